@@ -1,0 +1,342 @@
+package sqldb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	maxTries  = 4                // runs of one closure against other transactions
+	txTimeout = 30 * time.Second // for a transaction whose server stopped answering
+	pgBatch   = 64               // WriteSoons in one transaction: each holds the locks of all
+)
+
+// postgres is the engine on a PostgreSQL server: a transaction for each write
+// on one pool of connections, reads on another that cannot write.
+type postgres struct {
+	writers, readers *pgxpool.Pool
+	opt              Options
+	texts            texts
+	ctx              context.Context // of WriteSoons, which have no other
+	cancel           context.CancelFunc
+	soon             *flusher
+	waiting          atomic.Int64
+	count            counters
+
+	mu      sync.RWMutex
+	closed  bool
+	running sync.WaitGroup // writes under way; added to while mu is held
+	ended   sync.WaitGroup // goroutines
+}
+
+func openPostgres(ctx context.Context, o Options) (*postgres, error) {
+	p := &postgres{opt: o}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	if err := p.connect(ctx); err != nil {
+		p.closePools()
+		return nil, fmt.Errorf("sqldb: %w", err)
+	}
+	p.soon = newFlusher(p.opt.Log, p.flush)
+	p.ended.Go(p.soon.run)
+	p.ended.Go(p.soon.done.run)
+	return p, nil
+}
+
+func (p *postgres) connect(ctx context.Context) error {
+	cfg, err := pgxpool.ParseConfig(p.opt.URL)
+	if err != nil {
+		return fmt.Errorf("database URL: %w", err)
+	}
+	set := cfg.ConnConfig.RuntimeParams
+	for k, v := range map[string]string{
+		"application_name":                    "parley",
+		"statement_timeout":                   "10s",
+		"idle_in_transaction_session_timeout": "5s",
+		"default_transaction_isolation":       "read committed",
+		"client_encoding":                     "UTF8",
+	} {
+		if _, ok := set[k]; !ok {
+			set[k] = v
+		}
+	}
+	set["synchronous_commit"] = "on" // what Write promises
+	read := cfg.Copy()
+	read.ConnConfig.RuntimeParams["default_transaction_read_only"] = "on"
+	conns := p.opt.MaxConns
+	if conns == 0 && strings.Contains(p.opt.URL, "pool_max_conns=") {
+		conns = int(cfg.MaxConns)
+	} else if conns == 0 {
+		conns = 24
+	}
+	read.MaxConns = int32(max(2, conns/3))
+	cfg.MaxConns = max(2, int32(conns)-read.MaxConns)
+	if p.writers, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
+		return err
+	}
+	if p.readers, err = pgxpool.NewWithConfig(ctx, read); err != nil {
+		return err
+	}
+	return p.check(ctx)
+}
+
+// check refuses a server on which the same statements would mean something
+// else, and says when one does not keep what it confirms.
+func (p *postgres) check(ctx context.Context) error {
+	var version int
+	var encoding, collate, fsync, order string
+	err := p.writers.QueryRow(ctx, `SELECT current_setting('server_version_num')::int, pg_encoding_to_char(encoding), datcollate, current_setting('fsync'),
+		(SELECT string_agg(x, ' ' ORDER BY x) FROM (VALUES ('a'), ('_'), ('B'), ('é'), ('z'), ('9'), ('10'), ('Z')) AS t (x))
+		FROM pg_database WHERE datname = current_database()`).Scan(&version, &encoding, &collate, &fsync, &order)
+	if err != nil {
+		return fmt.Errorf("connect to PostgreSQL: %w", err)
+	}
+	if version < 140000 {
+		return fmt.Errorf("PostgreSQL %d is too old, 14 or newer is needed", version/10000)
+	}
+	if encoding != "UTF8" || order != "10 9 B Z _ a z é" {
+		return fmt.Errorf("the database has encoding %s and collation %s, but lists are paged in the order of bytes: make it with CREATE DATABASE parley TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'", encoding, collate)
+	}
+	if fsync != "on" {
+		p.opt.Log.Warn("PostgreSQL runs with fsync = off: a power cut loses confirmed writes")
+	}
+	return nil
+}
+
+func (p *postgres) closePools() {
+	p.cancel()
+	if p.writers != nil {
+		p.writers.Close()
+	}
+	if p.readers != nil {
+		p.readers.Close()
+	}
+}
+
+func (p *postgres) close() error {
+	p.mu.Lock()
+	was := p.closed
+	p.closed = true
+	p.mu.Unlock()
+	if was {
+		return ErrClosed
+	}
+	p.soon.close()
+	p.ended.Wait()
+	p.running.Wait()
+	return within(p.opt.CloseTimeout, p.closePools)
+}
+
+func (p *postgres) isClosed() bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.closed
+}
+
+// begin counts a write in; close waits for running.
+func (p *postgres) begin() error {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.closed {
+		return ErrClosed
+	}
+	p.running.Add(1)
+	return nil
+}
+
+func (p *postgres) stats() Stats {
+	s := p.count.stats()
+	s.QueueLen = int(p.waiting.Load()) + p.soon.len()
+	s.WritersInUse = int(p.writers.Stat().AcquiredConns())
+	s.ReadersInUse = int(p.readers.Stat().AcquiredConns())
+	return s
+}
+
+func (p *postgres) backup(context.Context, string) error { return ErrBackup }
+
+func (p *postgres) write(ctx context.Context, fn func(tx *Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := p.begin(); err != nil {
+		return err
+	}
+	defer p.running.Done()
+	defer p.waiting.Add(-1)
+	if p.waiting.Add(1) > maxWaiting {
+		p.count.busy.Add(1)
+		return ErrBusy
+	}
+	after, err := p.run(ctx, fn)
+	if err != nil {
+		return err
+	}
+	p.count.writes.Add(1)
+	for _, f := range after {
+		f()
+	}
+	return nil
+}
+
+// run tries fn until it commits, fails for a reason of its own, or has lost
+// against others too often.
+func (p *postgres) run(ctx context.Context, fn func(tx *Tx) error) (after []func(), err error) {
+	for try := 1; ; try++ {
+		after, err = p.once(ctx, fn)
+		again, ok := errors.AsType[*lostError](err)
+		if !ok {
+			return after, err
+		}
+		if try == maxTries {
+			return nil, again.err
+		}
+		p.count.reruns.Add(1)
+		select {
+		case <-time.After(rand.N(5 * time.Millisecond << try)):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// lostError is the error of a transaction that certainly had no effect and may
+// succeed when it is run again.
+type lostError struct{ err error }
+
+func (e *lostError) Error() string { return e.err.Error() }
+
+// once makes one run of fn. ctx bounds the wait for a connection only: cutting
+// a statement off costs the connection, and it would do so in the middle of
+// something.
+func (p *postgres) once(ctx context.Context, fn func(tx *Tx) error) (after []func(), err error) {
+	conn, err := p.writers.Acquire(ctx)
+	if err != nil {
+		return nil, pgError(err)
+	}
+	defer conn.Release()
+	q := &pgTx{p: p, ctx: context.Background(), conn: conn.Conn()}
+	// A deadline of the socket: watching a context costs a goroutine for each statement.
+	socket := conn.Conn().PgConn().Conn()
+	_ = socket.SetDeadline(time.Now().Add(txTimeout)) // a socket that cannot fails at once anyway
+	defer func() { _ = socket.SetDeadline(time.Time{}) }()
+	tx := q.tx()
+	if err := tx.run(fn); err != nil {
+		err = lost(conn.Conn(), err)
+		q.rollback()
+		return nil, err
+	}
+	start := time.Now()
+	if err := q.commit(); err != nil {
+		return nil, err
+	}
+	p.count.batches.Add(1)
+	p.count.commitNanos.Add(int64(time.Since(start)))
+	return tx.after, nil
+}
+
+// lost marks an error before the commit after which the transaction may be run
+// again: it gave way to another one, or the connection broke.
+func lost(c *pgx.Conn, err error) error {
+	slow := pgCode(err) == "25P03" || errors.Is(err, os.ErrDeadlineExceeded) // and would be so again
+	if gaveWay(err) || c.IsClosed() && !slow {
+		return &lostError{err}
+	}
+	return err
+}
+
+// gaveWay reports a serialization failure or a deadlock.
+func gaveWay(err error) bool { return pgCode(err) == "40001" || pgCode(err) == "40P01" }
+
+func pgCode(err error) string {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return e.Code
+	}
+	return ""
+}
+
+// pgError gives the errors of the driver that callers ask for their names.
+func pgError(err error) error {
+	if err != nil && pgCode(err) == "22021" {
+		return fmt.Errorf("%w: %w", ErrText, err)
+	}
+	return err
+}
+
+func pgUnique(err error) bool { return pgCode(err) == "23505" }
+
+func (p *postgres) writeSoon(fn func(tx *Tx) error, done func(error)) {
+	o := &write{fn: fn, tell: done}
+	if err := p.soon.add(o); err != nil {
+		o.err = err
+		o.finish()
+	}
+}
+
+// flush commits a batch of WriteSoons, or each alone when one of them fails.
+func (p *postgres) flush(batch []*write) {
+	after, err := p.run(p.ctx, func(tx *Tx) error {
+		for _, o := range batch {
+			if err := o.fn(tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil && len(batch) > 1 {
+		p.count.replays.Add(1)
+		for i := range batch {
+			p.flush(batch[i : i+1])
+		}
+		return
+	}
+	if err == nil {
+		p.count.writes.Add(int64(len(batch)))
+		p.count.soon.Add(int64(len(batch)))
+	}
+	batch[0].after = after // of all of them: they have committed together
+	for _, o := range batch {
+		p.soon.finished(o, err)
+	}
+}
+
+// migrating holds an advisory lock on a connection of its own, without the
+// time limits of ordinary statements.
+func (p *postgres) migrating(ctx context.Context, fn func(inTx func(func(tx *Tx) error) error) error) (err error) {
+	cfg := p.writers.Config().ConnConfig
+	cfg.RuntimeParams["statement_timeout"] = "0"
+	cfg.RuntimeParams["idle_in_transaction_session_timeout"] = "0"
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	// Closing the connection gives up the lock, also where ctx has ended.
+	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
+	var schema string
+	if err := conn.QueryRow(ctx, "SELECT COALESCE(current_schema(), '')").Scan(&schema); err != nil {
+		return err
+	}
+	if schema == "" {
+		return errors.New("sqldb: the search_path of the database URL names no schema that exists")
+	}
+	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", keyHash([]string{"migrations", schema})); err != nil {
+		return err
+	}
+	return fn(func(f func(tx *Tx) error) error {
+		q := &pgTx{p: p, ctx: ctx, conn: conn}
+		if err := q.tx().run(f); err != nil {
+			q.rollback()
+			return err
+		}
+		return q.commit()
+	})
+}

@@ -1,0 +1,108 @@
+//go:build unix
+
+package pgserver_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"parley/internal/sqldb/sqldbtest"
+	"parley/internal/sqldb/sqldbtest/pgserver"
+)
+
+const childEnv = "PARLEY_PGSERVER_CHILD"
+
+func TestServer(t *testing.T) {
+	sqldbtest.NeedsPostgres(t)
+	s, err := pgserver.Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := ask(t, s.URL, "SHOW data_directory")
+	if got := ask(t, s.URL, "SELECT datcollate || ' ' || pg_encoding_to_char(encoding) FROM pg_database WHERE datname = 'postgres'"); got != "C UTF8" {
+		t.Errorf("the cluster is made with %s, want C UTF8", got)
+	}
+	if err := s.Stop(); err != nil {
+		t.Error(err)
+	}
+	gone(t, s.URL, dir)
+}
+
+// TestKilledStarter holds that nothing is left of a server whose starter was killed.
+func TestKilledStarter(t *testing.T) {
+	if os.Getenv(childEnv) != "" {
+		s, err := pgserver.Start(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Println(s.URL)
+		select {}
+	}
+	sqldbtest.NeedsPostgres(t)
+	cmd := exec.Command(os.Args[0], "-test.run=^TestKilledStarter$")
+	cmd.Env = append(os.Environ(), childEnv+"=1")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	url, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	url = strings.TrimSpace(url)
+	dir := ask(t, url, "SHOW data_directory")
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
+	gone(t, url, dir)
+}
+
+func ask(t *testing.T, url, query string) (answer string) {
+	t.Helper()
+	c, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(t.Context())
+	if err := c.QueryRow(t.Context(), query).Scan(&answer); err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}
+
+// gone waits for the server and its directory to go.
+func gone(t *testing.T, url, dir string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		c, failed := pgx.Connect(ctx, url)
+		if failed == nil {
+			_ = c.Close(ctx) // it is only there to see
+		}
+		_, err := os.Stat(dir)
+		if failed != nil && os.IsNotExist(err) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("the server answers: %t, its directory: %v", failed == nil, err)
+		}
+	}
+}
