@@ -1,0 +1,78 @@
+package endpoint
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+
+	"parley/internal/outbound"
+)
+
+type httpEndpoint struct {
+	client *outbound.Client
+	url    *url.URL
+	refuse error // why url can never be called
+}
+
+var jsonType = []string{"application/json"}
+
+// NewHTTP is the endpoint at a URL: each operation is one POST to it, with an
+// ASCII-only body. A URL that can never be called makes every Invoke fail
+// finally, with the reason.
+func NewHTTP(rawURL string, client *outbound.Client) Endpoint {
+	u, err := client.Check(rawURL)
+	return &httpEndpoint{client, u, err}
+}
+
+func (e *httpEndpoint) Invoke(ctx context.Context, op Operation) (Answer, error) {
+	if e.refuse != nil {
+		return Answer{}, &Error{Final, e.refuse}
+	}
+	resp, err := e.client.Do(ctx, e.request(op), outbound.Limits{MaxBody: MaxAnswer})
+	if err == nil {
+		return Answer{resp.Status, resp.Header, resp.Body}, nil
+	}
+	class := classifyError(err)
+	if class == Canceled {
+		return Answer{}, err
+	}
+	return Answer{}, &Error{class, err}
+}
+
+func (e *httpEndpoint) request(op Operation) *http.Request {
+	body := ASCII(op.Body)
+	if len(body) == 0 {
+		body = []byte("{}") // SDKs refuse a request without JSON
+	}
+	// The body can be read anew, so a call that met a stale connection is repeated.
+	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	r := &http.Request{Method: http.MethodPost, URL: e.url, Header: op.header(), ContentLength: int64(len(body)), GetBody: open}
+	r.Body, _ = open() // never fails
+	return r
+}
+
+// header is a copy of op's header with what no call may lack.
+func (op Operation) header() http.Header {
+	h := make(http.Header, len(op.Header)+4)
+	maps.Copy(h, op.Header)
+	h["Content-Type"] = jsonType
+	require(h, "X-Bp-Operation", op.Name)
+	require(h, "X-Bp-Type", op.kind())
+	return h
+}
+
+func (op Operation) kind() string {
+	if op.Type == "" {
+		return op.Name
+	}
+	return op.Type
+}
+
+func require(h http.Header, name, value string) {
+	if v := h[name]; len(v) == 0 || v[0] == "" {
+		h[name] = []string{headerSafe(value)}
+	}
+}
