@@ -1,0 +1,173 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"parley/internal/sqldb"
+)
+
+const (
+	sweepPause  = 10 * time.Millisecond // between two sweeps, so that retries that fall due together are claimed together
+	targetsKept = time.Minute           // what is known of an endpoint nobody writes to
+)
+
+// sweepLoop claims what became due. It runs at the earliest due time it knows
+// of, when it is called, and now and then in case a call got lost.
+func (e *Engine) sweepLoop(ctx context.Context) {
+	for ; ; e.sweep(ctx) {
+		earliest := e.now() + sweepPause.Milliseconds()
+		for {
+			e.mu.Lock()
+			wait := max(e.soonest, earliest) - e.now()
+			e.mu.Unlock()
+			if wait <= 0 {
+				break
+			}
+			fired, stop := e.timer(time.Duration(wait) * time.Millisecond)
+			select {
+			case <-fired:
+			case <-e.kick:
+			case <-ctx.Done():
+				stop()
+				return
+			}
+			stop()
+		}
+	}
+}
+
+// sweepBy has the sweeper run at the given time at the latest.
+func (e *Engine) sweepBy(at int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.sweepByLocked(at)
+}
+
+func (e *Engine) sweepByLocked(at int64) {
+	if at < e.soonest {
+		e.soonest = at
+		signal(e.kick)
+	}
+}
+
+func (e *Engine) sweepSoon() { e.sweepBy(0) }
+
+func (e *Engine) sweep(ctx context.Context) {
+	now := e.now()
+	e.mu.Lock()
+	e.soonest = now + sweepEvery.Milliseconds()
+	if len(e.again) > 0 {
+		e.toWrite = append(e.toWrite, e.again...)
+		e.again = nil
+		signal(e.pen)
+	}
+	for id, t := range e.targets {
+		if t.lanes == 0 && !t.open() && now-t.used > targetsKept.Milliseconds() {
+			delete(e.targets, id)
+		}
+	}
+	stopping := e.stopping
+	e.mu.Unlock()
+	if stopping {
+		return
+	}
+	if err := errors.Join(e.tend(ctx), e.claimDue(ctx)); err != nil && ctx.Err() == nil {
+		e.Log.Error("sweep", "err", err)
+	}
+}
+
+// claimDue claims due lanes while there is room, and finds out when the next one is due.
+func (e *Engine) claimDue(ctx context.Context) error {
+	for full := true; full; {
+		n, crowded := e.room()
+		if n == 0 {
+			break
+		}
+		got, err := e.claimBatch(ctx, n, crowded)
+		if err != nil {
+			return err
+		}
+		full = got == n
+	}
+	due, err := sqldb.Scalar[int64](e.DB.Reader(ctx), "SELECT due FROM lanes WHERE due > $1 AND due < 9223372036854775807 ORDER BY due LIMIT 1", e.now())
+	if errors.Is(err, sqldb.ErrNoRow) {
+		return nil
+	}
+	if err == nil {
+		e.sweepBy(due)
+	}
+	return err
+}
+
+// room says how many lanes may be claimed now, and of which endpoints none.
+func (e *Engine) room() (n int, crowded []string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stopping || e.dead {
+		return 0, nil
+	}
+	if n = min(sweepBatch, e.Queue-e.waiting); n <= 0 {
+		e.starved = true
+		return 0, nil
+	}
+	for id, t := range e.targets {
+		if t.queue.len() >= e.Queue/4 {
+			t.starved = true
+			crowded = append(crowded, id)
+		}
+	}
+	return n, crowded
+}
+
+// claimBatch claims up to n due lanes, the longest due first. The reader is
+// asked before, so that looking costs the writer nothing.
+func (e *Engine) claimBatch(ctx context.Context, n int, crowded []string) (claimed int, err error) {
+	now := e.now()
+	token, until := e.claimID(), now+term.Milliseconds()
+	w := sqldb.Where{Args: []any{now}}
+	due := "due <= $1 AND due < 9223372036854775807 AND lease_until < $1"
+	if len(crowded) > 0 {
+		due += " AND endpoint NOT IN " + sqldb.In(&w, crowded)
+	}
+	_, err = sqldb.Scalar[int64](e.DB.Reader(ctx), "SELECT 1 FROM lanes WHERE "+due+" LIMIT 1", w.Args...)
+	if errors.Is(err, sqldb.ErrNoRow) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	// The predicate stands twice: without the outer one PostgreSQL gives a lane to two claimers.
+	query := "UPDATE lanes SET owner = " + w.Arg(token) + ", lease_until = " + w.Arg(until) +
+		" WHERE key IN (SELECT key FROM lanes WHERE " + due + " ORDER BY due LIMIT " + w.Arg(n) + " {skip_locked}) AND " + due +
+		" RETURNING key, endpoint, seq"
+	err = e.DB.Write(ctx, func(tx *sqldb.Tx) error {
+		claimed = 0
+		rows, err := tx.Query(query, w.Args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			c := claim{token: token, until: until}
+			if err := rows.Scan(&c.key, &c.endpoint, &c.seq); err != nil {
+				return err
+			}
+			c.ephemeral = c.seq == 1
+			claimed++
+			tx.AfterCommit(func() { e.accept(c) })
+		}
+		return rows.Close()
+	})
+	return claimed, err
+}
+
+// reset ends the leases of earlier processes, which the lock on the data
+// directory proves to be gone.
+func (e *Engine) reset(ctx context.Context) error {
+	return e.DB.Write(ctx, func(tx *sqldb.Tx) error {
+		_, err := tx.Exec("UPDATE lanes SET lease_until = 0, owner = '' WHERE due < 9223372036854775807 AND owner <> '' AND substr(owner, 1, $1) <> $2", len(e.node), e.node)
+		return err
+	})
+}
