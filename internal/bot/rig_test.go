@@ -1,0 +1,259 @@
+package bot
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/go-cmp/cmp"
+
+	"parley/internal/api"
+	"parley/internal/auth"
+	"parley/internal/bus"
+	"parley/internal/fault"
+	"parley/internal/sqldb"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+const (
+	start = int64(1772366400000) // 2026-03-01T12:00:00Z
+	ours  = "wkspace_01AAAAAAAAAAAAAAAAAAAAAAAA"
+	other = "wkspace_01BBBBBBBBBBBBBBBBBBBBBBBB"
+
+	chat10 = "intver_01AAAAAAAAAAAAAAAAAAAAAAAA" // chat 1.0.0
+	chat11 = "intver_01BBBBBBBBBBBBBBBBBBBBBBBB" // chat 1.1.0
+	hooky  = "intver_01CCCCCCCCCCCCCCCCCCCCCCCC" // acme/hooky 0.1.0
+	nobody = "intver_01ZZZZZZZZZZZZZZZZZZZZZZZZ"
+)
+
+// rig is the real service behind the real router.
+type rig struct {
+	*Service
+	api   *api.API
+	clock atomic.Int64
+	log   bytes.Buffer
+
+	mu      sync.Mutex
+	changed []string
+	ended   []string
+}
+
+func newRig(t *testing.T, db *sqldb.DB, b bus.Bus, maxAge time.Duration) *rig {
+	t.Helper()
+	r := &rig{}
+	r.clock.Store(start)
+	now := func() time.Time { return time.UnixMilli(r.clock.Load()) }
+	box, err := auth.NewBox(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.NewTextHandler(&r.log, nil))
+	r.Service, err = New(Config{
+		DB: db, Bus: b, Box: box, Users: users{}, Catalog: catalogue{}, PublicURL: "https://bots.example.com/", Now: now, MaxAge: maxAge, Log: log,
+		Changed: func(botID string) { r.note(&r.changed, botID) },
+		Ended:   func(installationID string) { r.note(&r.ended, installationID) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	r.api = api.New(api.Config{Name: "admin", Ops: r.Ops(), Admit: admit, DB: db, Now: now, Log: log, CheckAnswers: true})
+	return r
+}
+
+func (r *rig) note(list *[]string, id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	*list = append(*list, id)
+}
+
+// admit believes the workspace header.
+func admit(q *http.Request, _ auth.Class) (auth.Principal, error) {
+	w := q.Header.Get("x-workspace-id")
+	return auth.Principal{Kind: auth.Person, TokenID: "pat_" + w, AccountID: "accnt_01AAAAAAAAAAAAAAAAAAAAAAAA", WorkspaceID: w}, nil
+}
+
+// users keeps the users of bots where messaging does.
+type users struct{}
+
+var errNoUser = errors.New("no user for bots of this name")
+
+func (users) CreateBotUser(tx *sqldb.Tx, botID, name string, at int64) error {
+	if name == "fails" {
+		return errNoUser
+	}
+	_, err := tx.Exec("INSERT INTO users (id, bot_id, installation_id, name, tags, created_at, updated_at) VALUES ($1, $1, '', $2, '{}', $3, $3)", botID, name, at)
+	return err
+}
+
+// catalogue has two versions of chat and one other integration.
+type catalogue struct{}
+
+func (catalogue) Lookup(integrationID string) (*Integration, bool) {
+	in := Integration{
+		ID: integrationID, Title: "T", Description: "D", IconURL: "https://icons.example.com/x.svg", Public: true,
+		Visibility: "public", VerificationStatus: "approved", LifecycleStatus: "published", Channels: map[string]bool{"channel": true},
+		Check: func(typ string, c api.Object) error {
+			if typ != "" && typ != "oauth" {
+				return fault.InvalidPayload.New("configurationType %q is unknown", typ)
+			}
+			for name := range c.Members() {
+				if name != "encryptionKey" && name != "webhookUrl" {
+					return fault.InvalidDataFormat.New("configuration.%s is not a setting", name)
+				}
+			}
+			return nil
+		},
+	}
+	switch integrationID {
+	case chat10:
+		in.Name, in.Version = "chat", "1.0.0"
+	case chat11:
+		in.Name, in.Version = "chat", "1.1.0"
+	case hooky:
+		in.Name, in.Version = "acme/hooky", "0.1.0"
+	default:
+		return nil, false
+	}
+	return &in, true
+}
+
+type answer struct {
+	status int
+	body   []byte
+}
+
+// do sends a request in a workspace. header holds "name: value" lines.
+func (r *rig) do(t *testing.T, workspace, request, body string, header ...string) answer {
+	t.Helper()
+	method, path, _ := strings.Cut(request, " ")
+	q := httptest.NewRequestWithContext(context.Background(), method, path, strings.NewReader(body))
+	q.Header.Set("x-workspace-id", workspace)
+	if body != "" {
+		q.Header.Set("Content-Type", "application/json")
+	}
+	for _, h := range header {
+		name, value, _ := strings.Cut(h, ": ")
+		q.Header.Set(name, value)
+	}
+	w := httptest.NewRecorder()
+	r.api.ServeHTTP(w, q)
+	return answer{w.Code, w.Body.Bytes()}
+}
+
+const (
+	bots    = "/v1/admin/bots"
+	byAlias = "x-multiple-integrations: true"
+)
+
+// make creates a bot of ours.
+func (r *rig) make(t *testing.T, body string) string {
+	t.Helper()
+	return r.do(t, ours, "POST "+bots, body).want(t, 200, `"bot"`).get(t, "bot", "id")
+}
+
+// put updates a bot of ours and shows it by alias.
+func (r *rig) put(t *testing.T, botID, body string) answer {
+	t.Helper()
+	return r.do(t, ours, "PUT "+bots+"/"+botID, body, byAlias)
+}
+
+// shown reads a bot of ours by alias.
+func (r *rig) shown(t *testing.T, botID string) *Bot {
+	t.Helper()
+	return decode[botResult](t, r.do(t, ours, "GET "+bots+"/"+botID, "", byAlias)).Bot
+}
+
+// get finds a text in the answer by its members.
+func (a answer) get(t *testing.T, path ...string) string {
+	t.Helper()
+	v := api.Raw(a.body)
+	for _, name := range path {
+		v = v.Member(name)
+	}
+	s, ok := v.Text()
+	if !ok {
+		t.Fatalf("%d %s has no text at %v", a.status, a.body, path)
+	}
+	return s
+}
+
+// want checks the status and that the body contains a text.
+func (a answer) want(t *testing.T, status int, text string) answer {
+	t.Helper()
+	if a.status != status || !bytes.Contains(a.body, []byte(text)) {
+		t.Fatalf("got %d %s; want %d with %q", a.status, a.body, status, text)
+	}
+	return a
+}
+
+var (
+	ids     = regexp.MustCompile(`[a-z]+_[0-9A-HJKMNP-TV-Z]{26}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
+	secrets = regexp.MustCompile(`whsec_[A-Za-z0-9+/=]{44}`)
+	errIDs  = regexp.MustCompile(`err_[0-9]{13}x[0-9A-F]{8}`)
+)
+
+// golden compares the body with testdata/NAME.json, where ids stand as numbers
+// in the order they appear.
+func (a answer) golden(t *testing.T, name string) {
+	t.Helper()
+	seen := map[string]string{}
+	body := secrets.ReplaceAll(a.body, []byte("whsec_…"))
+	body = errIDs.ReplaceAll(body, []byte("err_…"))
+	body = ids.ReplaceAllFunc(body, func(id []byte) []byte {
+		if n := len(seen) + 1; seen[string(id)] == "" {
+			prefix, _, minted := strings.Cut(string(id), "_")
+			seen[string(id)] = fmt.Sprintf("00000000-0000-4000-8000-%012d", n)
+			if minted {
+				seen[string(id)] = fmt.Sprintf("%s_%026d", prefix, n)
+			}
+		}
+		return []byte(seen[string(id)])
+	})
+	text := jsontext.Value(body)
+	if err := text.Indent(jsontext.WithIndent("  ")); err != nil {
+		t.Fatalf("%v: %s", err, a.body)
+	}
+	text = append(text, '\n')
+	path := filepath.Join("testdata", name+".json")
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v; run the test with -update to write it", err)
+	}
+	if d := cmp.Diff(string(want), string(text)); d != "" {
+		t.Errorf("%s (-want +got):\n%s", path, d)
+	}
+}
+
+func decode[T any](t *testing.T, a answer) T {
+	t.Helper()
+	var v T
+	if err := json.Unmarshal(a.body, &v); err != nil || a.status != 200 {
+		t.Fatalf("%d %s: %v", a.status, a.body, err)
+	}
+	return v
+}

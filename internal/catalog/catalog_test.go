@@ -1,0 +1,419 @@
+package catalog
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/go-cmp/cmp"
+
+	"parley/internal/api"
+	"parley/internal/auth"
+	"parley/internal/fault"
+	"parley/internal/id"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+const (
+	wsA, wsB = "wkspace_01AAAAAAAAAAAAAAAAAAAAAAAA", "wkspace_01BBBBBBBBBBBBBBBBBBBBBBBB"
+	botA     = "bot_01AAAAAAAAAAAAAAAAAAAAAAAA" // of wsA, with chat
+	botB     = "bot_01BBBBBBBBBBBBBBBBBBBBBBBB" // of wsB
+	empty    = "bot_01CCCCCCCCCCCCCCCCCCCCCCCC" // of wsA, with chat removed
+	ann      = "accnt_01AAAAAAAAAAAAAAAAAAAAAAAA"
+)
+
+type directory struct{}
+
+func (directory) Bot(_ context.Context, botID string) (*auth.Bot, error) {
+	chat := auth.Installation{IntegrationName: "chat", Enabled: true, Removed: botID == empty}
+	switch botID {
+	case botA, empty:
+		return &auth.Bot{ID: botID, WorkspaceID: wsA, Installations: []auth.Installation{chat}}, nil
+	case botB:
+		return &auth.Bot{ID: botID, WorkspaceID: wsB, Installations: []auth.Installation{chat}}, nil
+	}
+	return nil, nil
+}
+
+func (directory) Member(_ context.Context, account, workspace string) (bool, error) {
+	return account == ann && workspace == wsA, nil
+}
+func (directory) IntegrationName(context.Context, string) (string, error) { return "", nil }
+
+func newAPI(t *testing.T) (*Service, *api.API) {
+	t.Helper()
+	s, err := New(Config{Directory: directory{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate := &auth.Gate{Tokens: tokens{}, Directory: directory{}}
+	return s, api.New(api.Config{Name: "admin", Ops: s.Ops(), Admit: gate.Admit, CheckAnswers: true})
+}
+
+// tokens knows one person's.
+type tokens struct{}
+
+var token, tokenHash = auth.NewToken(auth.PAT)
+
+func (tokens) Token(_ context.Context, hash string) (*auth.Token, error) {
+	if hash != tokenHash {
+		return nil, nil
+	}
+	return &auth.Token{ID: "pat_1", Kind: auth.PAT, AccountID: ann}, nil
+}
+
+type answer struct {
+	status int
+	body   []byte
+}
+
+func get(t *testing.T, a *api.API, path string) answer {
+	t.Helper()
+	q := httptest.NewRequest("GET", path, nil)
+	q.Header.Set("Authorization", "Bearer "+token)
+	q.Header.Set("x-workspace-id", wsA)
+	w := httptest.NewRecorder()
+	a.ServeHTTP(w, q)
+	return answer{w.Code, w.Body.Bytes()}
+}
+
+func (a answer) want(t *testing.T, status int, text string) answer {
+	t.Helper()
+	if a.status != status || !bytes.Contains(a.body, []byte(text)) {
+		t.Fatalf("got %d %s; want %d with %q", a.status, a.body, status, text)
+	}
+	return a
+}
+
+var errIDs = regexp.MustCompile(`err_[0-9]{13}x[0-9A-F]{8}`)
+
+// golden compares the body with testdata/NAME.json. Ids of built-in versions
+// stand there as they are: they must never change.
+func (a answer) golden(t *testing.T, name string) {
+	t.Helper()
+	text := jsontext.Value(errIDs.ReplaceAll(a.body, []byte("err_…")))
+	if err := text.Indent(jsontext.WithIndent("  ")); err != nil {
+		t.Fatalf("%v: %s", err, a.body)
+	}
+	text = append(text, '\n')
+	path := filepath.Join("testdata", name+".json")
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v; run the test with -update to write it", err)
+	}
+	if d := cmp.Diff(string(want), string(text)); d != "" {
+		t.Errorf("%s (-want +got):\n%s", path, d)
+	}
+}
+
+func TestGetPublicIntegration(t *testing.T) {
+	t.Parallel()
+	_, a := newAPI(t)
+	const hub = "/v1/admin/hub/integrations/"
+	get(t, a, hub+"chat/1.0.0").golden(t, "getPublicIntegration/ok")
+	get(t, a, hub+"chat/9.9.9").golden(t, "getPublicIntegration/missing")
+	for _, c := range []struct{ path, want string }{
+		{"chat/latest", "1.0.9"},
+		{"chat/0.7.3", "0.7.3"},
+		{"chat/0.7.6", "0.7.6"},
+		{"chat/0.7.9", "0.7.9"},
+		{"chat/1.0.0", "1.0.0"},
+		{"chat/1.0.9", "1.0.9"},
+		{"chat/%3E%3D1.0.0%20%3C2.0.0", "1.0.9"},
+		{"chat/%3E%3D0.7.3%20%3C1.0.0", "0.7.9"},
+		{"chat/%3E%3D0.7.6%20%3C0.8.0", "0.7.9"},
+		{"chat/%5E0.7.3", "0.7.9"},
+		{"chat/~1.0.2", "1.0.9"},
+		{"chat/%3C1.0.0", "0.7.9"},
+		{"chat/0.7.x", "0.7.9"},
+		{"chat/1.x", "1.0.9"},
+		{"chat/*", "1.0.9"},
+		{"chat/0.7.3%20%7C%7C%200.7.5", "0.7.5"},
+	} {
+		get(t, a, hub+c.path).want(t, 200, `"version":"`+c.want+`"`)
+	}
+	for _, path := range []string{
+		"chat/0.7.2", "chat/1.0.10", "chat/1.1.0", "chat/%3E1.0.9", "chat/%5E2", "chat/nonsense", "chat/v", "chat/" + strings.Repeat("1", 300), "chat/-1", "chat/1.0.0-beta",
+		"acme%2Fchat/latest", "Chat/latest", "nope/latest", "chat%2Flatest/1.0.0",
+	} {
+		get(t, a, hub+path).want(t, 404, "ResourceNotFound")
+	}
+}
+
+func TestGetPublicIntegrationById(t *testing.T) {
+	t.Parallel()
+	s, a := newAPI(t)
+	const hub = "/v1/admin/hub/integrations/"
+	for _, d := range s.all {
+		get(t, a, hub+d.ID).want(t, 200, `"version":"`+d.Version+`"`)
+	}
+	for _, bad := range []string{"intver_01ZZZZZZZZZZZZZZZZZZZZZZZZ", "chat", "%2F", strings.Repeat("x", 500)} {
+		get(t, a, hub+bad).want(t, 404, "doesn't exist")
+	}
+	get(t, a, hub+"intver_01ZZZZZZZZZZZZZZZZZZZZZZZZ").golden(t, "getPublicIntegrationById/missing")
+	get(t, a, hub+s.Find("chat", "0.7.6").ID).golden(t, "getPublicIntegrationById/ok")
+}
+
+// Clients, lock files and databases keep these ids.
+func TestVersionIDsAreForEver(t *testing.T) {
+	t.Parallel()
+	s, _ := newAPI(t)
+	seen := map[string]string{}
+	for _, d := range s.all {
+		if !id.Minted("intver", d.ID) || d.ID[len("intver_")] > '7' {
+			t.Errorf("%s is no id", d.ID)
+		}
+		if seen[d.ID] != "" {
+			t.Errorf("%s and %s share %s", d.Version, seen[d.ID], d.ID)
+		}
+		seen[d.ID] = d.Version
+		if got, ok := s.Lookup(d.ID); !ok || got != d {
+			t.Errorf("Lookup(%s) = %v", d.ID, got)
+		}
+		if name, err := s.IntegrationName(t.Context(), d.ID); name != "chat" || err != nil {
+			t.Errorf("IntegrationName(%s) = %q, %v", d.ID, name, err)
+		}
+	}
+	if name, err := s.IntegrationName(t.Context(), "intver_nope"); name != "" || err != nil {
+		t.Errorf("IntegrationName of nothing = %q, %v", name, err)
+	}
+}
+
+func TestListPublicIntegrations(t *testing.T) {
+	t.Parallel()
+	_, a := newAPI(t)
+	const hub = "/v1/admin/hub/integrations"
+	get(t, a, hub).golden(t, "listPublicIntegrations/ok")
+	get(t, a, hub+"?search=STREAM").golden(t, "listPublicIntegrations/search")
+	for _, c := range []struct {
+		query string
+		want  []string // versions
+	}{
+		{"", []string{"1.0.9"}},
+		{"?version=latest", []string{"1.0.9"}},
+		{"?name=chat&version=1.0.0", []string{"1.0.0"}},
+		{"?version=%3C0.7.5", []string{"0.7.4", "0.7.3"}},
+		{"?version=%3C0.7.5&direction=desc", []string{"0.7.3", "0.7.4"}},
+		{"?version=%3C0.7.5&sortBy=name&direction=asc", []string{"0.7.4", "0.7.3"}},
+		{"?version=%3C0.7.5&sortBy=updatedAt", []string{"0.7.4", "0.7.3"}},
+		{"?version=%3C0.7.5&limit=1", []string{"0.7.4"}},
+		{"?version=nonsense", nil},
+		{"?name=nope", nil},
+		{"?name=cha", nil},
+		{"?search=cha", []string{"1.0.9"}},
+		{"?search=zzz", nil},
+		{"?verificationStatus=approved", []string{"1.0.9"}},
+		{"?verificationStatus=pending", nil},
+		{"?interfaceName=hitl", nil},
+		{"?installedByBotId=" + botA, []string{"1.0.9"}},
+		{"?installedByBotId=" + empty, nil},
+	} {
+		got := decode(t, get(t, a, hub+c.query))
+		var versions []string
+		for _, l := range got.Integrations {
+			versions = append(versions, l.Version)
+		}
+		if !slices.Equal(versions, c.want) {
+			t.Errorf("%s: got %v, want %v", c.query, versions, c.want)
+		}
+	}
+	for query, want := range map[string]string{
+		"?nextToken=nonsense":                      "InvalidQuery",
+		"?nextToken=" + versionID("chat", "0.7.3"): "InvalidQuery",
+		"?limit=0":                  "InvalidQuery",
+		"?limit=101":                "InvalidQuery",
+		"?limit=x":                  "InvalidQuery",
+		"?sortBy=size":              "InvalidQuery",
+		"?direction=up":             "InvalidQuery",
+		"?verificationStatus=maybe": "InvalidQuery",
+		"?interfaceId=x":            "The provided UUID is invalid",
+		"?interfaceId=ifver_01ZZZZZZZZZZZZZZZZZZZZZZZZ":             "ReferenceNotFound",
+		"?installedByBotId=x":                                       "The provided UUID is invalid",
+		"?installedByBotId=" + botB:                                 "ReferenceNotFound",
+		"?installedByBotId=bot_01ZZZZZZZZZZZZZZZZZZZZZZZZ":          "ReferenceNotFound",
+		"?search=" + strings.Repeat("x", 201):                       "InvalidQuery",
+		"?version=%3C0.7.5&nextToken=" + versionID("chat", "1.0.0"): "InvalidQuery",
+	} {
+		got := get(t, a, hub+query)
+		if got.status != 400 || !bytes.Contains(got.body, []byte(want)) {
+			t.Errorf("%s: got %d %s; want 400 with %q", query, got.status, got.body, want)
+		}
+	}
+}
+
+func decode(t *testing.T, a answer) integrationList {
+	t.Helper()
+	var v integrationList
+	if err := json.Unmarshal(a.body, &v); err != nil || a.status != 200 {
+		t.Fatalf("%d %s: %v", a.status, a.body, err)
+	}
+	return v
+}
+
+func TestListPublicIntegrationsToTheEnd(t *testing.T) {
+	t.Parallel()
+	s, a := newAPI(t)
+	var got []string
+	next, pages := "", 0
+	for {
+		page := decode(t, get(t, a, "/v1/admin/hub/integrations?version=*&limit=5&nextToken="+next))
+		pages++
+		for _, l := range page.Integrations {
+			got = append(got, l.Version)
+		}
+		if next = page.Meta.NextToken; next == "" {
+			break
+		}
+	}
+	var want []string
+	for _, d := range s.all {
+		want = append(want, d.Version)
+	}
+	if !slices.Equal(got, want) || pages != 4 {
+		t.Errorf("%d pages: %v; want %v", pages, got, want)
+	}
+}
+
+// A client asks its own workspace first; what is not there is told so that it goes on to the hub.
+func TestOwnIntegrations(t *testing.T) {
+	t.Parallel()
+	s, a := newAPI(t)
+	const own = "/v1/admin/integrations"
+	get(t, a, own).golden(t, "listIntegrations/ok")
+	get(t, a, own+"?dev=true&visibility=private&name=x").want(t, 200, `"integrations":[]`)
+	get(t, a, own+"?nextToken=x").want(t, 400, "InvalidQuery")
+	get(t, a, own+"?visibility=unlisted").want(t, 400, "InvalidQuery")
+	get(t, a, own+"/chat/latest").golden(t, "getIntegrationByName/missing")
+	get(t, a, own+"/acme%2Fhooky/%3C0.1.0").want(t, 404, `Integration \"acme/hooky\" doesn't exist in version \"<0.1.0\"`)
+	get(t, a, own+"/"+s.Find("chat", "latest").ID).golden(t, "getIntegration/missing")
+}
+
+func TestCheckConfiguration(t *testing.T) {
+	t.Parallel()
+	s, _ := newAPI(t)
+	chat := s.Find("chat", "latest")
+	for _, c := range []struct {
+		typ, configuration string
+		kind               *fault.Kind
+		message            string
+	}{
+		{"", ``, nil, ""},
+		{"", `{}`, nil, ""},
+		{"", `{"encryptionKey":"k","webhookUrl":"http://x","webhookSecret":""}`, nil, ""},
+		{"", `{"encriptionKey":"k"}`, fault.InvalidDataFormat, "configuration.encriptionKey is not a setting"},
+		{"", `{"encryptionKey":1}`, fault.InvalidDataFormat, "configuration.encryptionKey must be a string"},
+		{"", `{"encryptionKey":null}`, fault.InvalidDataFormat, "configuration.encryptionKey must be a string"},
+		{"", `[]`, fault.InvalidDataFormat, "configuration must be an object"},
+		{"oauth", `{}`, fault.InvalidPayload, `configurationType "oauth"`},
+	} {
+		err := chat.CheckConfiguration(c.typ, api.Object(c.configuration))
+		if c.kind == nil && err != nil || c.kind != nil && (!fault.Is(err, c.kind) || !strings.Contains(err.Error(), c.message)) {
+			t.Errorf("%q %s: got %v", c.typ, c.configuration, err)
+		}
+	}
+}
+
+func TestSettingsCheck(t *testing.T) {
+	t.Parallel()
+	s, err := readSettings(api.Object(`{"type":"object","properties":{"a":{"type":"boolean"},"b":{"type":"number"}},"required":["a"],"additionalProperties":false}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		`{"a":true}`:         "",
+		`{"a":false,"b":-1}`: "",
+		`{}`:                 "configuration.a is required",
+		`{"a":1}`:            "configuration.a must be a boolean",
+		`{"a":true,"b":"1"}`: "configuration.b must be a number",
+	} {
+		var members map[string]jsontext.Value
+		if err := json.Unmarshal([]byte(text), &members); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.check("x", members); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
+	}
+	if _, err := readSettings(api.Object(`{"type":"object","minProperties":1}`)); err == nil {
+		t.Error("a word of JSON Schema that would not be checked was accepted")
+	}
+}
+
+func TestChatTags(t *testing.T) {
+	t.Parallel()
+	s, _ := newAPI(t)
+	want := map[string]map[string]int{
+		"user":         {"fid": 500, "profile": 1000},
+		"conversation": {"fid": 500, "owner": 500},
+		"message":      {"fid": 500},
+	}
+	if d := cmp.Diff(want, s.Find("chat", "latest").Tags()); d != "" {
+		t.Error(d)
+	}
+}
+
+// Every schema of a built-in definition is an object that names its required members.
+func TestBuiltinSchemas(t *testing.T) {
+	t.Parallel()
+	s, _ := newAPI(t)
+	d := s.Find("chat", "latest")
+	schemas := map[string]api.Object{"configuration": d.Configuration.Schema, "event": d.Events["custom"].Schema}
+	for name, m := range d.Channels["channel"].Messages {
+		schemas["message "+name] = m.Schema
+	}
+	for name, a := range d.Actions {
+		schemas["input of "+name], schemas["output of "+name] = a.Input.Schema, a.Output.Schema
+	}
+	if len(schemas) != 2+12+4 {
+		t.Errorf("%d schemas", len(schemas))
+	}
+	for name, text := range schemas {
+		var v struct {
+			Type       string                    `json:"type"`
+			Properties map[string]jsontext.Value `json:"properties"`
+			Required   []string                  `json:"required"`
+		}
+		if err := json.Unmarshal(text, &v); err != nil || v.Type != "object" {
+			t.Errorf("%s: %v, %s", name, err, text)
+		}
+		for _, r := range v.Required {
+			if v.Properties[r] == nil {
+				t.Errorf("%s requires %s and does not describe it", name, r)
+			}
+		}
+	}
+}
+
+// The text of a version in a path may be anything.
+func FuzzFind(f *testing.F) {
+	for _, s := range []string{"latest", "1.0.0", ">=1.0.0 <2.0.0", "^", "||", "1 - 2", "", strings.Repeat(">1 ", 60)} {
+		f.Add(s)
+	}
+	s, err := New(Config{Directory: directory{}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, version string) {
+		if d := s.Find("chat", version); d != nil && d.Name != "chat" {
+			t.Fatalf("%q found %v", version, d)
+		}
+	})
+}
