@@ -1,0 +1,126 @@
+package messaging
+
+import (
+	"context"
+
+	"parley/internal/api"
+	"parley/internal/auth"
+	"parley/internal/once"
+	"parley/internal/page"
+	"parley/internal/sqldb"
+)
+
+func (s *Service) eventOps() []api.Op {
+	return []api.Op{
+		api.Handle("createEvent", "POST /v1/chat/events", auth.Runtime, s.createEvent, api.Created, api.Doc("Creates an event for the bot.")),
+		api.Handle("getEvent", "GET /v1/chat/events/{id}", auth.Runtime, s.getEvent, api.Doc("Returns an event.")),
+		api.Handle("listEvents", "GET /v1/chat/events", auth.Runtime, s.listEvents, api.Doc("Lists events, newest first.")),
+	}
+}
+
+type eventResult struct {
+	Event *Event `json:"event"`
+}
+
+type createEventInput struct {
+	Type           string     `json:"type" max:"200"`
+	Payload        api.Object `json:"payload"`
+	Schedule       *schedule  `json:"schedule,omitempty"`
+	ConversationID string     `json:"conversationId,omitempty" format:"id"`
+	UserID         string     `json:"userId,omitempty" format:"id"`
+	WorkflowID     string     `json:"workflowId,omitempty" format:"id"`
+	MessageID      string     `json:"messageId,omitempty" format:"id"`
+}
+
+func (s *Service) createEvent(ctx context.Context, in createEventInput) (eventResult, error) {
+	c, err := s.Caller(ctx)
+	if err != nil {
+		return eventResult{}, err
+	}
+	if err := in.Schedule.check(); err != nil {
+		return eventResult{}, err
+	}
+	if in.WorkflowID != "" {
+		return eventResult{}, c.dangling("Workflow", in.WorkflowID)
+	}
+	if err := checkPayload("payload", in.Payload); err != nil {
+		return eventResult{}, err
+	}
+	if _, _, err := c.eventType(in.Type); err != nil {
+		return eventResult{}, err
+	}
+	e := NewEvent{in.Type, in.Payload, in.ConversationID, in.UserID, in.MessageID}
+	if err := s.checkReferences(s.DB.Reader(ctx), c, e); err != nil {
+		return eventResult{}, err
+	}
+	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (eventResult, error) {
+		e, err := s.AddEvent(tx, c, e)
+		return eventResult{e}, err
+	})
+}
+
+func (s *Service) getEvent(ctx context.Context, in ref) (eventResult, error) {
+	c, err := s.Caller(ctx)
+	if err != nil {
+		return eventResult{}, err
+	}
+	e, err := s.Event(s.DB.Reader(ctx), c, in.ID)
+	return eventResult{e}, err
+}
+
+type listEventsInput struct {
+	page.Query
+	Type           string `query:"type"`
+	ConversationID string `query:"conversationId" format:"id"`
+	UserID         string `query:"userId" format:"id"`
+	MessageID      string `query:"messageId" format:"id"`
+	WorkflowID     string `query:"workflowId" format:"id"`
+	Status         string `query:"status" enum:"pending,ignored,processed,failed,scheduled"`
+}
+
+type eventsResult struct {
+	Events []*Event  `json:"events"`
+	Meta   page.Meta `json:"meta"`
+}
+
+func (s *Service) listEvents(ctx context.Context, in listEventsInput) (eventsResult, error) {
+	c, err := s.Caller(ctx)
+	if err != nil {
+		return eventsResult{}, err
+	}
+	q := s.DB.Reader(ctx)
+	l := newListing("events", c, "", "")
+	if in.MessageID != "" {
+		// A message's events are events of its conversation, which has an index.
+		if m, err := s.message(q, c, in.MessageID); err != nil {
+			return eventsResult{}, err
+		} else if m != nil {
+			l.And("e.conversation_id = ? AND e.conversation_id <> '' AND e.created_at >= ?", m.ConversationID, int64(m.CreatedAt))
+		}
+		l.And("e.message_id = ?", in.MessageID)
+	}
+	if in.ConversationID != "" {
+		l.And("e.conversation_id = ? AND e.conversation_id <> ''", in.ConversationID)
+		if in.Status == Pending {
+			l.And("e.lane = ?", lane(&Event{BotID: c.Bot.ID, ConversationID: in.ConversationID}).Key)
+		}
+	}
+	if in.UserID != "" {
+		l.And("e.user_id = ?", in.UserID)
+	}
+	if in.WorkflowID != "" {
+		l.And("e.workflow_id = ?", in.WorkflowID)
+	}
+	if in.Status == Pending {
+		l.And("e.status = 'pending'") // a literal, so that the partial index serves it
+	} else if in.Status != "" {
+		l.And("e.status = ?", in.Status)
+	}
+	if in.Type != "" {
+		owner, bare := c.eventFilter(in.Type)
+		l.And("e.installation_id = ? AND e.type = ?", owner, bare)
+	}
+	var out eventsResult
+	out.Events, out.Meta, err = s.eventsPage(q, c, l, in.Query)
+	return out, err
+}

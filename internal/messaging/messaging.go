@@ -1,0 +1,218 @@
+// Package messaging is the heart of Parley: users, conversations, participants,
+// messages, events, states and actions of a bot, and the signals that tell
+// listeners about them. What commits together lives together here; delivery and
+// realtime carry what it decides.
+package messaging
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"parley/internal/api"
+	"parley/internal/auth"
+	"parley/internal/delivery"
+	"parley/internal/fault"
+	"parley/internal/sqldb"
+	"parley/internal/tag"
+)
+
+// MaxPayload is the size limit of a message's, event's or state's payload.
+const MaxPayload = 128 << 10
+
+// Directory answers what messaging needs to know of bots and installations.
+// Its values are shared and never change.
+type Directory interface {
+	// Bot returns a bot with all installations it ever had, nil if unknown.
+	Bot(ctx context.Context, botID string) (*auth.Bot, error)
+	// Rules returns what the bot (installationID "") or an installation declares.
+	Rules(ctx context.Context, botID, installationID string) (*Rules, error)
+}
+
+// Rules are the declarations of a bot or an integration. An empty part accepts
+// everything: a definition restricts only what it mentions.
+type Rules struct {
+	Tags     map[string]map[string]int // kind → key → characters a value may have
+	States   map[string]string         // name → type
+	Channels map[string]bool
+	Events   map[string]bool
+}
+
+// limit returns the tag.Limit of a kind of entity.
+func (r *Rules) limit(kind string) tag.Limit {
+	declared := r.Tags[kind]
+	if len(declared) == 0 {
+		return tag.Any
+	}
+	return func(key string) (int, bool) {
+		n, ok := declared[key]
+		return n, ok
+	}
+}
+
+// Actions performs the actions of installations.
+type Actions interface {
+	// Act prepares an action. What it returns finishes the action in the
+	// transaction that also keeps the answer for a repeated call: an action
+	// that changes the database does so there, one that calls out has done so.
+	Act(ctx context.Context, botID string, in auth.Installation, action string, input api.Object) (func(tx *sqldb.Tx) (api.Object, error), error)
+}
+
+// Config are the parts a Service needs.
+type Config struct {
+	DB        *sqldb.DB
+	Directory Directory
+	Delivery  *delivery.Engine
+	Actions   Actions
+	// Listeners is told of every signal after the commit that made it. It must
+	// not block. May be nil.
+	Listeners func(*Signal)
+	// Ended is told after the commit that a group of streams has lost its
+	// reason: "conv:ID", "user:ID" or "conv:ID:user:ID". May be nil.
+	Ended func(group string)
+	Now   func() time.Time
+	Log   *slog.Logger
+}
+
+// Service carries out the operations on messaging.
+type Service struct {
+	Config
+	known known
+	wake  chan struct{} // the sweeper's
+}
+
+// New checks c and returns a ready Service.
+func New(c Config) (*Service, error) {
+	if c.Listeners == nil {
+		c.Listeners = func(*Signal) {}
+	}
+	if c.Ended == nil {
+		c.Ended = func(string) {}
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	return &Service{Config: c, wake: make(chan struct{}, 1)}, nil
+}
+
+// Ops are the operations of the Runtime API on messaging.
+func (s *Service) Ops() []api.Op {
+	var ops []api.Op
+	for _, table := range [][]api.Op{
+		s.conversationOps(), s.participantOps(), s.eventOps(), s.messageOps(), s.userOps(), s.stateOps(), s.actionOps(),
+	} {
+		ops = append(ops, table...)
+	}
+	return ops
+}
+
+func (s *Service) now() int64 { return s.Now().UnixMilli() }
+
+// Caller is who an operation acts as: a bot, or one of its installations.
+type Caller struct {
+	Bot          *auth.Bot
+	Installation *auth.Installation // nil = the bot itself
+	Rules        *Rules             // what the caller declares
+}
+
+// Caller finds out who ctx acts as.
+func (s *Service) Caller(ctx context.Context) (Caller, error) {
+	p := auth.From(ctx)
+	return s.CallerFor(ctx, p.BotID, p.InstallationID)
+}
+
+// CallerFor is Caller for a bot and, unless installationID is "", one of its installations.
+func (s *Service) CallerFor(ctx context.Context, botID, installationID string) (Caller, error) {
+	bot, err := s.Directory.Bot(ctx, botID)
+	if err != nil {
+		return Caller{}, err
+	}
+	if bot == nil {
+		return Caller{}, fault.Forbidden.New("the bot no longer exists")
+	}
+	c := Caller{Bot: bot}
+	if installationID != "" {
+		if c.Installation = installation(bot, installationID); c.Installation == nil {
+			return Caller{}, fault.Forbidden.New("the integration is no longer installed in the bot")
+		}
+	}
+	c.Rules, err = s.Directory.Rules(ctx, botID, installationID)
+	return c, err
+}
+
+func installation(b *auth.Bot, id string) *auth.Installation {
+	for i := range b.Installations {
+		if b.Installations[i].ID == id {
+			return &b.Installations[i]
+		}
+	}
+	return nil
+}
+
+// Owner is the owner of what the caller writes: "" for the bot, else the installation.
+func (c Caller) Owner() string {
+	if c.Installation == nil {
+		return ""
+	}
+	return c.Installation.ID
+}
+
+// sees reports whether something of an installation is visible to the caller.
+func (c Caller) sees(installationID string) bool {
+	return c.Installation == nil || c.Installation.ID == installationID
+}
+
+// names implements tag.Names for the caller's bot.
+type names struct{ *auth.Bot }
+
+func (n names) Alias(id string) string {
+	if in := installation(n.Bot, id); in != nil {
+		return in.Alias
+	}
+	return ""
+}
+
+func (n names) Owner(alias string) string {
+	for i := range n.Installations {
+		if n.Installations[i].Alias == alias {
+			return n.Installations[i].ID
+		}
+	}
+	for i := range n.Installations {
+		if n.Installations[i].IntegrationName == alias && !n.Installations[i].Removed {
+			return n.Installations[i].ID
+		}
+	}
+	return ""
+}
+
+func (c Caller) names() names { return names{c.Bot} }
+
+// view names tags as the caller sees them.
+func (c Caller) view(s tag.Set) map[string]string { return s.View(c.Owner(), c.names()) }
+
+// changes checks the tags the caller wants to write on an entity.
+func (c Caller) changes(kind string, in map[string]string, have tag.Set) (map[string]string, error) {
+	return tag.Changes(c.Owner(), in, have, c.Rules.limit(kind), c.names())
+}
+
+// missing is the one answer for an id in a path that the caller cannot reach.
+func (c Caller) missing(what, id string) error {
+	return fault.ResourceNotFound.New("%s %q doesn't exist for bot %q", what, id, c.Bot.ID)
+}
+
+// dangling is the answer for such an id in a body or query.
+func (c Caller) dangling(what, id string) error {
+	return fault.ReferenceNotFound.New("%s %q doesn't exist for bot %q", what, id, c.Bot.ID)
+}
+
+// checkPayload refuses payloads over the limit.
+func checkPayload(member string, payload api.Object) error {
+	if len(payload) > MaxPayload {
+		return fault.PayloadTooLarge.New("%s has %d bytes; at most %d are allowed", member, len(payload), MaxPayload)
+	}
+	return nil
+}

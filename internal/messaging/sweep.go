@@ -1,0 +1,185 @@
+package messaging
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"parley/internal/sqldb"
+	"parley/internal/tag"
+)
+
+const (
+	chunk = 500 // rows a sweeping transaction touches at most
+
+	// signalsKept is how long a listener may be away and still be told of
+	// everything; messages are told of for as long as they exist.
+	signalsKept = 7 * 24 * time.Hour
+	// attemptsKept is how long the attempt log reaches back.
+	attemptsKept = 30 * 24 * time.Hour
+)
+
+// tombstoneBot is the kind of a deleted bot; users and conversations have the kinds of their tags.
+const tombstoneBot = "bot"
+
+// bury marks something deleted whose rows the sweeper removes.
+func (s *Service) bury(tx *sqldb.Tx, kind, botID, entityID string) error {
+	_, err := tx.Exec("INSERT INTO tombstones (kind, id, bot_id, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING", kind, entityID, botID, s.now())
+	tx.AfterCommit(s.Wake)
+	return err
+}
+
+// BuryBot marks a bot deleted: everything messaging keeps for it goes.
+func (s *Service) BuryBot(tx *sqldb.Tx, botID string) error {
+	return s.bury(tx, tombstoneBot, botID, botID)
+}
+
+// Wake makes the sweeper look for work.
+func (s *Service) Wake() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run sweeps until ctx ends: what was deleted goes in chunks, what has had its
+// time goes too. One node of a cluster runs it.
+func (s *Service) Run(ctx context.Context) error {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		for {
+			more, err := s.Sweep(ctx)
+			if err != nil && ctx.Err() == nil {
+				s.Log.Warn("sweep", "err", err)
+			}
+			if !more || err != nil {
+				break
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.wake:
+		case <-tick.C:
+		}
+	}
+}
+
+// Sweep removes one chunk of what is to go and reports whether there is more.
+func (s *Service) Sweep(ctx context.Context) (more bool, err error) {
+	var stone struct{ kind, id string }
+	rows, err := s.DB.Reader(ctx).Query("SELECT kind, id FROM tombstones ORDER BY created_at LIMIT 1")
+	if err != nil {
+		return false, err
+	}
+	some := rows.Next()
+	if some {
+		err = rows.Scan(&stone.kind, &stone.id)
+	}
+	if err = errors.Join(err, rows.Err(), rows.Close()); err != nil {
+		return false, err
+	}
+	var n int64
+	err = s.DB.Write(ctx, func(tx *sqldb.Tx) error {
+		switch {
+		case !some:
+			n, err = s.expire(tx)
+		case stone.kind == tag.Conversation:
+			n, err = sweepConversation(tx, stone.id)
+		case stone.kind == tag.User:
+			n, err = sweepUser(tx, stone.id)
+		default:
+			n, err = s.sweepBot(tx, stone.id)
+		}
+		if err == nil && some && n == 0 {
+			_, err = tx.Exec("DELETE FROM tombstones WHERE kind = $1 AND id = $2", stone.kind, stone.id)
+		}
+		return err
+	})
+	return some || n > 0, err
+}
+
+// first runs statements that each remove up to a chunk and stops at the first that found something.
+func first(tx *sqldb.Tx, arg any, statements ...string) (int64, error) {
+	for _, text := range statements {
+		if n, err := tx.Exec(text, arg, chunk); err != nil || n > 0 {
+			return n, err
+		}
+	}
+	return 0, nil
+}
+
+func sweepConversation(tx *sqldb.Tx, conversationID string) (int64, error) {
+	ids, err := column(tx, "SELECT id FROM messages WHERE conversation_id = $1 LIMIT $2", conversationID, chunk/2)
+	if err != nil {
+		return 0, err
+	}
+	if len(ids) > 0 {
+		for _, text := range []string{"DELETE FROM tags WHERE entity IN ", "DELETE FROM messages WHERE id IN "} {
+			w := &sqldb.Where{}
+			if _, err := tx.Exec(text+sqldb.In(w, ids), w.Args...); err != nil {
+				return 0, err
+			}
+		}
+		return int64(len(ids)), nil
+	}
+	return first(tx, conversationID,
+		"DELETE FROM events WHERE id IN (SELECT id FROM events WHERE conversation_id = $1 AND conversation_id <> '' LIMIT $2)",
+		"DELETE FROM signals WHERE conversation_id = $1 AND pos IN (SELECT pos FROM signals WHERE conversation_id = $1 LIMIT $2)",
+		"DELETE FROM participants WHERE conversation_id = $1 AND user_id IN (SELECT user_id FROM participants WHERE conversation_id = $1 LIMIT $2)",
+		"DELETE FROM states WHERE id IN (SELECT id FROM states WHERE owner_id = $1 LIMIT $2)",
+	)
+}
+
+func sweepUser(tx *sqldb.Tx, userID string) (int64, error) {
+	return first(tx, userID,
+		"DELETE FROM participants WHERE user_id = $1 AND conversation_id IN (SELECT conversation_id FROM participants WHERE user_id = $1 LIMIT $2)",
+		"DELETE FROM states WHERE id IN (SELECT id FROM states WHERE owner_id = $1 LIMIT $2)",
+	)
+}
+
+func (s *Service) sweepBot(tx *sqldb.Tx, botID string) (int64, error) {
+	ids, err := column(tx, "SELECT id FROM conversations WHERE bot_id = $1 ORDER BY created_at, id LIMIT $2", botID, chunk/5)
+	if err != nil {
+		return 0, err
+	}
+	for _, conversationID := range ids {
+		for _, text := range []string{"DELETE FROM conversation_heads WHERE conversation_id = $1", "DELETE FROM conversations WHERE id = $1"} {
+			if _, err := tx.Exec(text, conversationID); err != nil {
+				return 0, err
+			}
+		}
+		if err := s.bury(tx, tag.Conversation, botID, conversationID); err != nil {
+			return 0, err
+		}
+		tx.AfterCommit(func() { s.Ended("conv:" + conversationID) })
+	}
+	if len(ids) > 0 {
+		return int64(len(ids)), nil
+	}
+	n, err := first(tx, botID,
+		"DELETE FROM events WHERE id IN (SELECT id FROM events WHERE bot_id = $1 LIMIT $2)",
+		"DELETE FROM states WHERE id IN (SELECT id FROM states WHERE bot_id = $1 LIMIT $2)",
+		"DELETE FROM users WHERE id IN (SELECT id FROM users WHERE bot_id = $1 LIMIT $2)",
+		"DELETE FROM tags WHERE bot_id = $1 AND entity IN (SELECT entity FROM tags WHERE bot_id = $1 LIMIT $2)",
+		"DELETE FROM installations WHERE id IN (SELECT id FROM installations WHERE bot_id = $1 LIMIT $2)",
+	)
+	if err != nil || n > 0 {
+		return n, err
+	}
+	// A lane's key begins with its bot: a range of the primary key.
+	return first(tx, "bot:"+botID, "DELETE FROM lanes WHERE key IN (SELECT key FROM lanes WHERE key >= $1 || ':' AND key < $1 || ';' LIMIT $2)")
+}
+
+// expire removes a chunk of what has had its time.
+func (s *Service) expire(tx *sqldb.Tx) (int64, error) {
+	now := s.Now()
+	n, err := tx.Exec("DELETE FROM signals WHERE (conversation_id, pos) IN (SELECT conversation_id, pos FROM signals WHERE created_at < $1 ORDER BY created_at LIMIT $2)",
+		now.Add(-signalsKept).UnixMilli(), chunk)
+	if err != nil || n > 0 {
+		return n, err
+	}
+	return tx.Exec("DELETE FROM attempts WHERE (work_id, number) IN (SELECT work_id, number FROM attempts WHERE started_at < $1 ORDER BY started_at LIMIT $2)",
+		now.Add(-attemptsKept).UnixMilli(), chunk)
+}
