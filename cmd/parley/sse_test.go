@@ -1,0 +1,24 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestEventsAreReadWhole(t *testing.T) {
+	t.Parallel()
+	var got []string
+	err := readEvents(strings.NewReader(": hello\n\nevent: message\nid: 1\ndata: one\n\ndata:two\ndata: lines\n\nid: 3\n\ndata: cut"), func(data string) error {
+		got = append(got, data)
+		return nil
+	})
+	if want := []string{"one", "two\nlines"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+	if err := readEvents(strings.NewReader("data: x\n\n"), func(string) error { return io.ErrUnexpectedEOF }); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("got %v, want the error of the reader", err)
+	}
+}

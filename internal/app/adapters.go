@@ -1,0 +1,253 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"parley/internal/api"
+	"parley/internal/auth"
+	"parley/internal/bot"
+	"parley/internal/builtin/chatapi"
+	"parley/internal/builtin/echobot"
+	"parley/internal/delivery"
+	"parley/internal/endpoint"
+	"parley/internal/messaging"
+	"parley/internal/realtime"
+	"parley/internal/sqldb"
+)
+
+// Modules declare what they need of each other as small interfaces; these types
+// are the answers.
+
+// directory is auth.Directory: who belongs where.
+type directory struct{ p *parts }
+
+func (d directory) Bot(ctx context.Context, botID string) (*auth.Bot, error) {
+	return d.p.bot.Bot(ctx, botID)
+}
+
+func (d directory) Member(ctx context.Context, accountID, workspaceID string) (bool, error) {
+	return d.p.workspace.Member(ctx, accountID, workspaceID)
+}
+
+func (d directory) IntegrationName(ctx context.Context, integrationID string) (string, error) {
+	return d.p.catalog.IntegrationName(ctx, integrationID)
+}
+
+// botUsers is bot.Users.
+type botUsers struct{ p *parts }
+
+func (u botUsers) CreateBotUser(tx *sqldb.Tx, botID, name string, at int64) error {
+	return u.p.messaging.CreateBotUser(tx, botID, name, at)
+}
+
+// integrations is bot.Catalog.
+type integrations struct{ p *parts }
+
+func (c integrations) Lookup(integrationID string) (*bot.Integration, bool) {
+	d, ok := c.p.catalog.Lookup(integrationID)
+	if !ok {
+		return nil, false
+	}
+	channels := make(map[string]bool, len(d.Channels))
+	for name := range d.Channels {
+		channels[name] = true
+	}
+	return &bot.Integration{
+		ID: d.ID, Name: d.Name, Version: d.Version, Title: d.Title, Description: d.Description, IconURL: d.IconURL,
+		Public: d.Public, Visibility: d.Visibility, VerificationStatus: d.VerificationStatus, LifecycleStatus: d.LifecycleStatus,
+		Channels: channels, Check: d.CheckConfiguration,
+	}, true
+}
+
+// doors is chatapi.Installations.
+type doors struct{ p *parts }
+
+func (d doors) ByWebhook(ctx context.Context, webhookID string) (*chatapi.Installation, error) {
+	in, b, err := d.p.bot.ByWebhook(ctx, webhookID)
+	if in == nil || err != nil {
+		return nil, err
+	}
+	key, _ := in.Configuration.Member("encryptionKey").Text() // "" where there is none
+	return &chatapi.Installation{Installation: in.Installation, BotID: b.ID, WorkspaceID: b.WorkspaceID, EncryptionKey: key}, nil
+}
+
+// source and signals are messaging and chat as the engines below them see
+// them. The engines are made first.
+type (
+	source  struct{ p *parts }
+	signals struct{ p *parts }
+)
+
+func (s source) Next(ctx context.Context, lane string, after int64) (*delivery.Work, error) {
+	return messaging.Source{Service: s.p.messaging}.Next(ctx, lane, after)
+}
+
+func (s source) Done(tx *sqldb.Tx, w *delivery.Work, o delivery.Outcome) error {
+	return messaging.Source{Service: s.p.messaging}.Done(tx, w, o)
+}
+
+func (s signals) Head(ctx context.Context, topic string) (int64, error) {
+	return chatapi.Log{Service: s.p.chat}.Head(ctx, topic)
+}
+
+func (s signals) Read(ctx context.Context, topic string, after int64, limit int) ([]realtime.Signal, int64, error) {
+	return chatapi.Log{Service: s.p.chat}.Read(ctx, topic, after, limit)
+}
+
+func (s signals) Since(ctx context.Context, topic string, t time.Time) (int64, error) {
+	return chatapi.Log{Service: s.p.chat}.Since(ctx, topic, t)
+}
+
+// actions is messaging.Actions: the actions of installations.
+type actions struct{ p *parts }
+
+func (a actions) Act(ctx context.Context, botID string, in auth.Installation, action string, input api.Object) (func(tx *sqldb.Tx) (api.Object, error), error) {
+	if in.IntegrationName == "chat" {
+		return a.p.chat.Act(ctx, botID, in.ID, action, input)
+	}
+	return nil, fmt.Errorf("integration %q has no place where it runs", in.IntegrationName)
+}
+
+// rules is messaging.Directory. What a bot declares is worked out once for each
+// of its definitions.
+type rules struct {
+	directory
+	mu   sync.RWMutex
+	made map[string]declared // by bot
+}
+
+type declared struct {
+	from *bot.Definition
+	by   map[string]*messaging.Rules // installation, "" = the bot itself
+}
+
+// maxRules bounds the memory; when it is reached all are forgotten.
+const maxRules = 5_000
+
+func newRules(p *parts) *rules { return &rules{directory: directory{p}, made: map[string]declared{}} }
+
+func (r *rules) Rules(ctx context.Context, botID, installationID string) (*messaging.Rules, error) {
+	d, err := r.p.bot.Definition(ctx, botID)
+	if err != nil || d == nil {
+		return &messaging.Rules{}, err
+	}
+	r.mu.RLock()
+	made := r.made[botID]
+	r.mu.RUnlock()
+	if made.from != d {
+		made = r.declared(d)
+		r.mu.Lock()
+		if len(r.made) >= maxRules {
+			clear(r.made)
+		}
+		r.made[botID] = made
+		r.mu.Unlock()
+	}
+	if found := made.by[installationID]; found != nil {
+		return found, nil
+	}
+	return &messaging.Rules{}, nil
+}
+
+func (r *rules) declared(d *bot.Definition) declared {
+	out := declared{d, map[string]*messaging.Rules{"": {Tags: d.EntityTags, States: d.States, Events: d.Events}}}
+	for _, in := range d.Installations {
+		v, ok := r.p.catalog.Lookup(in.IntegrationID)
+		if !ok {
+			continue // a version that is no longer offered declares nothing
+		}
+		one := &messaging.Rules{Tags: v.Tags(), States: map[string]string{}, Channels: map[string]bool{}, Events: map[string]bool{}}
+		for name, s := range v.States {
+			one.States[name] = s.Type
+		}
+		for name := range v.Channels {
+			one.Channels[name] = true
+		}
+		for name := range v.Events {
+			one.Events[name] = true
+		}
+		out.by[in.ID] = one
+	}
+	return out
+}
+
+// Endpoints are called bot:ID; installations will be inst:ID.
+const botEndpoint = "bot:"
+
+func endpointOf(botID string) string { return botEndpoint + botID }
+
+// defaultLimit is how long a bot may take. Bots under development answer after
+// up to 115 seconds.
+const defaultLimit = 130 * time.Second
+
+// invoker is delivery.Invoker: it knows where each bot lives.
+type invoker struct {
+	p        *parts
+	builtins map[string]endpoint.Endpoint
+}
+
+func newInvoker(p *parts) *invoker {
+	return &invoker{p, map[string]endpoint.Endpoint{echobot.Name: echobot.New(p.echo())}}
+}
+
+// Limit implements delivery.Invoker.
+func (i *invoker) Limit(ctx context.Context, endpointID string) time.Duration {
+	d, err := i.p.bot.Definition(ctx, strings.TrimPrefix(endpointID, botEndpoint))
+	if err != nil || d == nil || d.MaxExecutionTime == 0 {
+		return defaultLimit
+	}
+	return d.MaxExecutionTime
+}
+
+// Invoke implements delivery.Invoker.
+func (i *invoker) Invoke(ctx context.Context, endpointID string, op endpoint.Operation) (endpoint.Answer, error) {
+	d, err := i.p.bot.Definition(ctx, strings.TrimPrefix(endpointID, botEndpoint))
+	if err != nil {
+		// Where the bot lives is not known now: nothing has been tried.
+		return endpoint.Answer{}, &endpoint.Error{Class: endpoint.Unreachable, Err: err}
+	}
+	if d == nil {
+		return endpoint.Answer{}, &endpoint.Error{Class: endpoint.Final, Err: errors.New("the bot was deleted")}
+	}
+	op.Header = botHeader(d, op)
+	return i.place(d).Invoke(ctx, op)
+}
+
+func botHeader(d *bot.Definition, op endpoint.Operation) http.Header {
+	h := endpoint.BotCall{
+		BotID: d.ID, BotUserID: d.ID, Operation: op.Name, Type: op.Type, EventID: op.Subject, Tags: d.Tags,
+		ConfigurationID: d.Configuration.ID, Configuration: d.Configuration.Payload,
+		CreatedAt: int64(d.Configuration.CreatedAt), UpdatedAt: int64(d.Configuration.UpdatedAt),
+	}.Header()
+	for name, values := range op.Header {
+		h[name] = values
+	}
+	return h
+}
+
+// place is where a bot lives.
+func (i *invoker) place(d *bot.Definition) endpoint.Endpoint {
+	switch {
+	case d.Builtin != "":
+		if e, ok := i.builtins[d.Builtin]; ok {
+			return e
+		}
+		return nowhere("this version of Parley has no built-in bot " + d.Builtin)
+	case d.URL != "":
+		return endpoint.NewHTTP(d.URL, i.p.outbound)
+	}
+	return nowhere("the bot has no url yet; updateBot sets one")
+}
+
+// nowhere is the place of a bot that has none: its events wait for one.
+type nowhere string
+
+func (n nowhere) Invoke(context.Context, endpoint.Operation) (endpoint.Answer, error) {
+	return endpoint.Answer{}, &endpoint.Error{Class: endpoint.Unreachable, Err: errors.New(string(n))}
+}

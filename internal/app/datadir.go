@@ -1,0 +1,197 @@
+package app
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+)
+
+// dataDir is the data directory of a running server, locked against others.
+type dataDir struct {
+	path string
+	lock *os.File
+	last Server // who used it before
+}
+
+// Server says who uses a data directory and where it answers.
+type Server struct {
+	PID   int    `json:"pid"`
+	URL   string `json:"url"`             // as clients reach it
+	Local string `json:"local,omitempty"` // as commands on this machine reach it, where that differs
+}
+
+// LockedError reports that another server uses the data directory.
+type LockedError struct {
+	Path   string
+	Server Server
+}
+
+func (e *LockedError) Error() string {
+	if e.Server.PID == 0 {
+		return fmt.Sprintf("another server uses the data directory %s", e.Path)
+	}
+	return fmt.Sprintf("another server uses the data directory %s: process %d", e.Path, e.Server.PID)
+}
+
+// openData makes or checks the directory and takes its lock.
+func openData(path string) (*dataDir, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if runtime.GOOS != "windows" && info.Mode().Perm()&0o022 != 0 {
+		return nil, fmt.Errorf("the data directory %s may be changed by other users of this machine (mode %04o); run chmod 700 %s", path, info.Mode().Perm(), path)
+	}
+	f, err := os.OpenFile(lockPath(path), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	d := &dataDir{path: path, lock: f}
+	if err := d.acquire(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return d, nil
+}
+
+// Commands look at the lock by taking it for a moment; a server that starts in
+// that moment tries again before it gives up.
+const (
+	lockTries = 25
+	lockPause = 20 * time.Millisecond
+)
+
+func (d *dataDir) acquire() error {
+	for try := 0; ; try++ {
+		err := lockFile(d.lock, true)
+		if err == nil {
+			// The address stays known: commands that need no server want it.
+			d.last, _ = readServer(d.path) // nothing is known of the first
+			return d.announce(Server{os.Getpid(), d.last.URL, d.last.Local})
+		}
+		if !errors.Is(err, errLocked) {
+			return fmt.Errorf("lock %s: %w", d.lock.Name(), err)
+		}
+		if try == lockTries {
+			s, _ := readServer(d.path) // without it the message lacks the process, no more
+			return &LockedError{d.path, s}
+		}
+		time.Sleep(lockPause)
+	}
+}
+
+// announce writes into the lock file who holds it.
+func (d *dataDir) announce(s Server) error {
+	text, err := json.Marshal(s)
+	if err == nil {
+		err = d.lock.Truncate(0)
+	}
+	if err == nil {
+		_, err = d.lock.WriteAt(append(text, '\n'), 0)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", d.lock.Name(), err)
+	}
+	return nil
+}
+
+// close gives the lock up. What was announced stays.
+func (d *dataDir) close() error { return d.lock.Close() }
+
+func (d *dataDir) file(name string) string { return filepath.Join(d.path, name) }
+
+func lockPath(data string) string { return filepath.Join(data, "lock") }
+
+func readServer(data string) (s Server, err error) {
+	text, err := os.ReadFile(lockPath(data))
+	if err != nil {
+		return Server{}, err
+	}
+	if err := json.Unmarshal(text, &s); err != nil {
+		return Server{}, fmt.Errorf("%s: %w", lockPath(data), err)
+	}
+	return s, nil
+}
+
+// ErrNoServer reports that no server was ever started with a data directory.
+var ErrNoServer = errors.New("no server was started with this data directory")
+
+// FindServer reads who uses a data directory, or used it last, and whether that
+// server runs.
+func FindServer(data string) (s Server, running bool, err error) {
+	f, err := os.Open(lockPath(data))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Server{}, false, fmt.Errorf("%w: %s; run parley dev --data %s", ErrNoServer, data, data)
+	}
+	if err != nil {
+		return Server{}, false, err
+	}
+	defer f.Close()
+	switch err := lockFile(f, false); {
+	case errors.Is(err, errLocked):
+		running = true
+	case err != nil:
+		return Server{}, false, fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	s, err = readServer(data)
+	return s, running, err
+}
+
+// Credentials are what parley dev made on its first start, so that the next one
+// prints the same. serve has none.
+type Credentials struct {
+	Token       string `json:"token"`
+	WorkspaceID string `json:"workspaceId"`
+	BotID       string `json:"botId"`
+}
+
+func credentialsPath(data string) string { return filepath.Join(data, "credentials.json") }
+
+// ReadCredentials reads the credentials of a development server; fs.ErrNotExist
+// where there are none.
+func ReadCredentials(data string) (Credentials, error) {
+	var c Credentials
+	text, err := os.ReadFile(credentialsPath(data))
+	if err != nil {
+		return c, err
+	}
+	if err := json.Unmarshal(text, &c); err != nil {
+		return c, fmt.Errorf("%s: %w", credentialsPath(data), err)
+	}
+	return c, nil
+}
+
+func writeCredentials(data string, c Credentials) error {
+	text, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(credentialsPath(data), append(text, '\n'))
+}
+
+// writeFile replaces a file whole, readable by its owner alone.
+func writeFile(path string, text []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	if _, err = f.Write(text); err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}

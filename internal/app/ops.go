@@ -1,0 +1,198 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"parley/internal/api"
+	"parley/internal/auth"
+	"parley/internal/bot"
+	"parley/internal/builtin/chatapi"
+	"parley/internal/builtin/echobot"
+	"parley/internal/catalog"
+	"parley/internal/delivery"
+	"parley/internal/messaging"
+	"parley/internal/once"
+	"parley/internal/outbound"
+	"parley/internal/realtime"
+	"parley/internal/sqldb"
+	"parley/internal/workspace"
+)
+
+// parts are what a server consists of, each handed what it needs of the others.
+type parts struct {
+	*core
+	outbound  *outbound.Client
+	workspace *workspace.Service
+	bot       *bot.Service
+	catalog   *catalog.Service
+	delivery  *delivery.Engine
+	messaging *messaging.Service
+	hub       *realtime.Hub
+	chat      *chatapi.Service
+
+	main, chats *api.API
+}
+
+// build makes the parts. Some need each other: those reach the later one
+// through p, which is complete before anything runs.
+func build(c *core) (*parts, error) {
+	p := &parts{core: c}
+	p.outbound = outbound.New(outbound.Config{AllowLoopback: c.cfg.Dev, Allow: c.cfg.AllowOutbound, UserAgent: "Parley/" + c.cfg.Version})
+	for _, make := range []func() error{
+		p.makeWorkspace, p.makeCatalog, p.makeBot, p.checkKey, p.makeDelivery, p.makeMessaging, p.makeHub, p.makeChat,
+	} {
+		if err := make(); err != nil {
+			return nil, err
+		}
+	}
+	p.main = api.New(api.Config{
+		Name: "v1", Ops: slices.Concat(p.ops(), unbuilt(p.ops())), Admit: p.gate().Admit,
+		DB: c.db, Box: c.box, Log: c.log, Metrics: c.metrics, RateLimit: float64(c.cfg.RateLimit), Now: c.now,
+	})
+	p.chats = api.New(api.Config{
+		Name: "chat", Prefix: chatapi.Prefix, Ops: p.chat.Ops(), Admit: p.chat.Admit,
+		DB: c.db, Box: c.box, Log: c.log, Metrics: c.metrics, RateLimit: float64(c.cfg.RateLimit), Now: c.now,
+	})
+	return p, nil
+}
+
+// ops are the operations of all modules, in the order of the published documents.
+func (p *parts) ops() []api.Op {
+	return slices.Concat(p.messaging.Ops(), p.workspace.Ops(), p.bot.Ops(), p.catalog.Ops())
+}
+
+func (p *parts) gate() *auth.Gate {
+	return &auth.Gate{Tokens: p.workspace, Directory: directory{p}, Now: p.now}
+}
+
+func (p *parts) makeWorkspace() (err error) {
+	p.workspace, err = workspace.New(workspace.Config{DB: p.db, Bus: p.bus, Now: p.now, Log: p.log, MaxAge: p.maxAge})
+	return err
+}
+
+func (p *parts) makeCatalog() (err error) {
+	p.catalog, err = catalog.New(catalog.Config{Directory: directory{p}})
+	return err
+}
+
+func (p *parts) makeBot() (err error) {
+	p.bot, err = bot.New(bot.Config{
+		DB: p.db, Bus: p.bus, Box: p.box, Users: botUsers{p}, Catalog: integrations{p}, PublicURL: p.url,
+		Deleting: func(tx *sqldb.Tx, botID string) error {
+			return errors.Join(p.workspace.ForgetBot(tx, botID), p.messaging.BuryBot(tx, botID))
+		},
+		// Where a bot runs may have changed: what waits for it is tried at once.
+		Changed: func(botID string) {
+			p.db.WriteSoon(func(tx *sqldb.Tx) error { return p.delivery.Reset(tx, endpointOf(botID)) }, nil)
+		},
+		Ended: func(installationID string) { p.hub.End("inst:" + installationID) },
+		Now:   p.now, Log: p.log, MaxAge: p.maxAge,
+	})
+	return err
+}
+
+// checkKey refuses a master key that belongs to another database, before
+// something new is sealed with it.
+func (p *parts) checkKey() error {
+	ctx := context.Background() // a read of one row, at the start
+	botID, err := anyBot(ctx, p.db)
+	if err != nil || botID == "" {
+		return err
+	}
+	if _, err := p.bot.Definition(ctx, botID); err != nil {
+		return fmt.Errorf("the master key in %s does not open what is sealed in the database, so it belongs to another one; put the right file there, it is in every backup: %w", p.cfg.masterKeyFile(), err)
+	}
+	return nil
+}
+
+func (p *parts) makeDelivery() (err error) {
+	p.delivery, err = delivery.New(delivery.Config{
+		DB: p.db, Bus: p.bus, Source: source{p}, Invoker: newInvoker(p), Exclusive: p.exclusive,
+		Metrics: p.metrics, Log: p.log, Now: p.now,
+	})
+	return err
+}
+
+func (p *parts) makeMessaging() (err error) {
+	p.messaging, err = messaging.New(messaging.Config{
+		DB: p.db, Directory: newRules(p), Delivery: p.delivery, Actions: actions{p},
+		Listeners: func(g *messaging.Signal) { p.chat.Notify(g) },
+		Ended:     func(group string) { p.hub.End(group) },
+		Now:       p.now, Log: p.log,
+	})
+	return err
+}
+
+func (p *parts) makeHub() (err error) {
+	p.hub, err = realtime.New(realtime.Config{Bus: p.bus, Log: signals{p}, Logger: p.log, Metrics: p.metrics, Now: p.now})
+	return err
+}
+
+func (p *parts) makeChat() (err error) {
+	p.chat, err = chatapi.New(chatapi.Config{
+		DB: p.db, Messaging: p.messaging, Installations: doors{p}, Box: p.box, Hub: p.hub, Now: p.now, Log: p.log,
+	})
+	return err
+}
+
+// run starts what runs for long, each in a goroutine that the group waits for.
+// A part that ends with an error brings the server down through failed.
+func (p *parts) run(ctx context.Context, failed context.CancelCauseFunc) *errgroup.Group {
+	var g errgroup.Group
+	for _, part := range []func(context.Context) error{
+		p.delivery.Run,
+		p.hub.Run,
+		func(ctx context.Context) error { return p.lease.Hold(ctx, "sweep", p.messaging.Run) },
+		func(ctx context.Context) error { return p.lease.Hold(ctx, "keys", p.sweepKeys) },
+	} {
+		g.Go(func() error {
+			err := part(ctx)
+			if err != nil && ctx.Err() == nil {
+				failed(err)
+			}
+			return nil
+		})
+	}
+	return &g
+}
+
+// sweepKeys removes idempotency keys that have had their day, a chunk at a time.
+func (p *parts) sweepKeys(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Minute)
+	defer tick.Stop()
+	for {
+		n, err := once.Sweep(ctx, p.db, p.now())
+		if err != nil && ctx.Err() == nil {
+			p.log.Warn("remove old idempotency keys", "err", err)
+		}
+		if n > 0 && err == nil {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// close ends what does not run but holds something.
+func (p *parts) close() error {
+	p.bot.Close()
+	p.workspace.Close()
+	p.outbound.Close()
+	return p.core.close()
+}
+
+// handler serves everything but health and metrics.
+func (p *parts) handler() http.Handler { return newRoutes(p) }
+
+// echo is the built-in bot of that name.
+func (p *parts) echo() echobot.Sender { return speaker{p} }
