@@ -1,0 +1,90 @@
+// A bot on the official SDK, driven by the text of a message. It tells its parent process what it handles and whether two
+// handlers of one conversation ever overlapped. Environment: BP_API_URL, BP_TOKEN, PORT (0 picks a free one).
+const sdk = require('@botpress/sdk')
+
+const tell = (what) => process.send?.(what)
+const bot = new sdk.Bot({
+  actions: {},
+  plugins: {},
+  register: async () => tell({ kind: 'register' }),
+})
+
+const commands = {
+  act: ({ client, conversation }) =>
+    client.callAction({ type: 'chat:sendEvent', input: { conversationId: conversation.id, payload: { from: 'bot' } } }),
+  count: async ({ client, conversation, say }) => {
+    const key = { type: 'conversation', id: conversation.id, name: 'counter' }
+    const { state } = await client.getOrSetState({ ...key, payload: { n: 0 } })
+    const n = state.payload.n + 1
+    await client.setState({ ...key, payload: { n } })
+    await say({ text: `count ${n}` })
+  },
+  throw: async () => {
+    throw new Error('this handler always fails')
+  },
+  refuse: async () => {
+    throw new sdk.RuntimeError('the bot says no')
+  },
+  twice: async ({ say }) => {
+    await say({ text: 'one' })
+    await say({ text: 'two' })
+  },
+  metadata: ({ say, message }) => say({ text: 'with metadata', metadata: message.payload.metadata }),
+  bloc: ({ say }) =>
+    say(
+      {
+        items: [
+          { type: 'text', payload: { text: 'first' } },
+          { type: 'image', payload: { imageUrl: 'https://example.org/a.png' } },
+          { type: 'file', payload: { fileUrl: 'https://example.org/a.pdf', title: 'A' } },
+        ],
+      },
+      'bloc',
+    ),
+  carousel: ({ say }) =>
+    say({ items: [{ title: 'Card', actions: [{ action: 'say', label: 'Hi', value: 'hi' }] }] }, 'carousel'),
+  context: ({ say, ctx, conversation, user, message }) =>
+    say({
+      text: JSON.stringify({
+        botId: ctx.botId,
+        channel: conversation.channel,
+        integration: conversation.integration,
+        conversationTags: conversation.tags,
+        userTags: user.tags,
+        messageTags: message.tags,
+        direction: message.direction,
+      }),
+    }),
+  impostor: ({ client, conversation, user }) =>
+    client.createMessage({ conversationId: conversation.id, userId: user.id, type: 'text', tags: {}, payload: { text: 'x' } }),
+}
+
+const running = new Map()
+
+bot.on.message('*', async (props) => {
+  const { message, conversation, client, ctx } = props
+  const text = message.payload.text ?? message.type
+  const overlap = running.has(conversation.id)
+  running.set(conversation.id, message.id)
+  tell({ kind: 'message', id: message.id, text, conversationId: conversation.id, type: message.type, payload: message.payload, overlap })
+  const say = (payload, type = 'text') =>
+    client.createMessage({ conversationId: conversation.id, userId: ctx.botId, type, tags: {}, payload })
+  try {
+    if (commands[text]) await commands[text]({ ...props, say })
+    else await say({ text: `You said: ${text}` })
+  } finally {
+    running.delete(conversation.id)
+  }
+})
+
+bot.on.event('chat:custom', async ({ event, client }) => {
+  tell({ kind: 'event', type: event.type, payload: event.payload, conversationId: event.conversationId })
+  await client.callAction({ type: 'chat:sendEvent', input: { conversationId: event.conversationId, payload: event.payload.payload } })
+})
+
+bot.start(Number(process.env.PORT ?? 0)).then((server) => {
+  const ready = () => tell({ kind: 'ready', port: server.address().port })
+  if (server.listening) ready()
+  else server.once('listening', ready)
+})
+process.on('disconnect', () => process.exit())

@@ -1,0 +1,365 @@
+package conformance
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestKillUnderLoad kills the server at random points while people write, and
+// starts it again on the same data. Afterwards every acknowledged message is
+// there once, in the order it was sent, and is answered; a listener that came
+// back each time heard everything once, in order.
+func TestKillUnderLoad(t *testing.T) {
+	const writers = 8
+	for _, name := range slices.Sorted(maps.Keys(engines())) {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, engines()[name](t))
+			_, env := s.settings()
+			talks := make([]*talk, writers)
+			for i := range talks {
+				talks[i] = newTalk(t, env.ChatURL, i)
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			var writing, listening sync.WaitGroup
+			hear, deaf := context.WithCancel(t.Context())
+			defer deaf()
+			for _, c := range talks {
+				writing.Go(func() { c.write(ctx) })
+				listening.Go(func() { c.listen(hear) })
+			}
+			killOften(t, s)
+			stop()
+			writing.Wait()
+			for _, c := range talks {
+				c.check(t)
+			}
+			deaf()
+			listening.Wait()
+		})
+	}
+}
+
+// killOften kills and restarts s at random points.
+func killOften(t *testing.T, s *server) {
+	t.Helper()
+	rounds := 6
+	if n, err := strconv.Atoi(os.Getenv("PARLEY_SOAK")); err == nil {
+		rounds = n
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	dice := rand.New(rand.NewPCG(seed, 1))
+	for range rounds {
+		// Short and long lives: some end while start-up still catches up.
+		life := time.Duration(50+dice.IntN(900)) * time.Millisecond
+		<-time.After(life)
+		if dice.IntN(4) == 0 {
+			s.end() // in good order now and then: it must lose as little
+		} else {
+			s.kill()
+		}
+		s.start()
+	}
+	<-time.After(300 * time.Millisecond)
+}
+
+// talk is one conversation with the built-in bot: one writer, one listener.
+type talk struct {
+	name, base, key, id string
+	written             []string // acknowledged texts, in order
+	err                 error    // why the writer gave up
+
+	mu    sync.Mutex
+	heard []string // ids of the messages that the listener heard
+	last  string   // position of the last signal
+}
+
+var client = &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+
+// call sends one request of the chat user and decodes a good answer into out.
+func (c *talk) call(ctx context.Context, method, path, idempotency string, in, out any) (status int, err error) {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return 0, err
+	}
+	r, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, err
+	}
+	r.Header.Set("content-type", "application/json")
+	r.Header.Set("x-user-key", c.key)
+	if idempotency != "" {
+		r.Header.Set("idempotency-key", idempotency)
+	}
+	answer, err := client.Do(r)
+	if err != nil {
+		return 0, err
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return 0, err
+	}
+	if answer.StatusCode >= 300 {
+		return answer.StatusCode, fmt.Errorf("%s %s: %s: %s", method, path, answer.Status, text)
+	}
+	return answer.StatusCode, json.Unmarshal(text, out)
+}
+
+func newTalk(t *testing.T, base string, n int) *talk {
+	t.Helper()
+	c := &talk{name: fmt.Sprintf("c%02d", n), base: base, last: "0"}
+	var user struct{ Key string }
+	if _, err := c.call(t.Context(), "POST", "/users", "", struct{}{}, &user); err != nil {
+		t.Fatal(err)
+	}
+	c.key = user.Key
+	var made struct{ Conversation struct{ ID string } }
+	if _, err := c.call(t.Context(), "POST", "/conversations", "", struct{}{}, &made); err != nil {
+		t.Fatal(err)
+	}
+	c.id = made.Conversation.ID
+	return c
+}
+
+type payload struct {
+	Type string `json:"type"`
+	Text string `json:"text"`
+}
+
+// write sends one message after the other until ctx ends; each is repeated with
+// its Idempotency-Key until it is acknowledged.
+func (c *talk) write(ctx context.Context) {
+	for n := 0; ctx.Err() == nil; n++ {
+		text := fmt.Sprintf("%s-m%05d.", c.name, n)
+		if err := c.send(text); err != nil {
+			c.err = err
+			return
+		}
+		c.written = append(c.written, text)
+	}
+}
+
+// send outlives the writer's context: a message that is under way is brought to its end.
+func (c *talk) send(text string) error {
+	in := map[string]any{"conversationId": c.id, "payload": payload{"text", text}}
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for {
+		var out struct{ Message struct{ Payload payload } }
+		status, err := c.call(ctx, "POST", "/messages", "key-"+text, in, &out)
+		switch {
+		case err == nil && out.Message.Payload.Text != text:
+			return fmt.Errorf("the answer to %s is about %q", text, out.Message.Payload.Text)
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return fmt.Errorf("%s was never acknowledged: %w", text, err)
+		case status >= 400 && status < 500 && status != http.StatusConflict && status != http.StatusTooManyRequests:
+			return err
+		}
+		<-again.C
+	}
+}
+
+// listen reads the stream of the conversation and comes back whenever it ends.
+func (c *talk) listen(ctx context.Context) {
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for ctx.Err() == nil {
+		_ = c.follow(ctx) // a cut stream is what this test is about
+		<-again.C
+	}
+}
+
+func (c *talk) follow(ctx context.Context) error {
+	r, err := http.NewRequestWithContext(ctx, "GET", c.base+"/conversations/"+url.PathEscape(c.id)+"/listen", nil)
+	if err != nil {
+		return err
+	}
+	r.Header.Set("x-user-key", c.key)
+	r.Header.Set("last-event-id", c.last)
+	answer, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return errors.New(answer.Status)
+	}
+	lines := bufio.NewReader(answer.Body)
+	var id, data string
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			return err
+		}
+		switch line = strings.TrimSuffix(line, "\n"); {
+		case strings.HasPrefix(line, "id:"):
+			id = strings.TrimSpace(line[len("id:"):])
+		case strings.HasPrefix(line, "data:"):
+			data = strings.TrimSpace(line[len("data:"):])
+		case line == "" && id != "":
+			c.hear(id, data)
+			id, data = "", ""
+		}
+	}
+}
+
+func (c *talk) hear(id, data string) {
+	var signal struct {
+		Type string
+		Data struct{ ID string }
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = id
+	if json.Unmarshal([]byte(data), &signal) == nil && signal.Type == "message_created" {
+		c.heard = append(c.heard, signal.Data.ID)
+	}
+}
+
+type message struct {
+	ID      string  `json:"id"`
+	UserID  string  `json:"userId"`
+	Payload payload `json:"payload"`
+}
+
+// messages lists the whole conversation, oldest first.
+func (c *talk) messages(ctx context.Context) ([]message, error) {
+	var all []message
+	path := "/conversations/" + url.PathEscape(c.id) + "/messages"
+	for next := ""; ; {
+		var page struct {
+			Messages []message
+			Meta     struct{ NextToken string }
+		}
+		query := ""
+		if next != "" {
+			query = "?nextToken=" + url.QueryEscape(next)
+		}
+		if _, err := c.call(ctx, "GET", path+query, "", struct{}{}, &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Messages...)
+		if next = page.Meta.NextToken; next == "" {
+			slices.Reverse(all)
+			return all, nil
+		}
+	}
+}
+
+// check waits until the bot has answered everything and compares.
+func (c *talk) check(t *testing.T) {
+	t.Helper()
+	if c.err != nil {
+		t.Errorf("%s: %v", c.name, c.err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		all, err := c.messages(ctx)
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		missing, heard := c.unanswered(all), c.sofar()
+		if len(missing) == 0 && len(heard) >= len(all) {
+			c.compare(t, all, heard)
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			c.compare(t, all, heard)
+			t.Fatalf("%s: %d of %d messages are not answered, such as %v; %d of %d heard", c.name, len(missing), len(c.written), missing[:min(5, len(missing))], len(heard), len(all))
+		}
+	}
+}
+
+func (c *talk) sofar() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.heard)
+}
+
+// split tells the user's messages from the bot's.
+func split(all []message) (user, bot []string) {
+	for _, m := range all {
+		if own(m) {
+			user = append(user, m.Payload.Text)
+		} else {
+			bot = append(bot, m.Payload.Text)
+		}
+	}
+	return user, bot
+}
+
+// own reports whether a message is the writer's; the bot's user carries the id of the bot.
+func own(m message) bool { return strings.HasPrefix(m.UserID, "user_") }
+
+func (c *talk) unanswered(all []message) []string {
+	_, bot := split(all)
+	answers := strings.Join(bot, "\n")
+	var missing []string
+	for _, text := range c.written {
+		if !strings.Contains(answers, text) {
+			missing = append(missing, text)
+		}
+	}
+	return missing
+}
+
+func (c *talk) compare(t *testing.T, all []message, heard []string) {
+	t.Helper()
+	user, bot := split(all)
+	if !slices.Equal(user, c.written) {
+		t.Errorf("%s: %d messages acknowledged, %d listed: %s", c.name, len(c.written), len(user), firstDifference(c.written, user))
+	}
+	if !slices.IsSortedFunc(bot, strings.Compare) {
+		t.Errorf("%s: the answers are out of order: %v", c.name, bot)
+	}
+	var ids []string
+	for _, m := range all {
+		ids = append(ids, m.ID)
+	}
+	if !slices.Equal(heard, ids) {
+		t.Errorf("%s: the listener heard %d of %d messages: %s", c.name, len(heard), len(ids), firstDifference(ids, heard))
+	}
+	t.Logf("%s: %d acknowledged, %d answers", c.name, len(user), len(bot))
+}
+
+func firstDifference(want, got []string) string {
+	for i := range max(len(want), len(got)) {
+		var w, g string
+		if i < len(want) {
+			w = want[i]
+		}
+		if i < len(got) {
+			g = got[i]
+		}
+		if w != g {
+			return fmt.Sprintf("at %d want %q, got %q", i, w, g)
+		}
+	}
+	return "none"
+}
