@@ -1,0 +1,63 @@
+# Targets are short; what they do is in Go, in .ci/need or in the suites themselves.
+GO     ?= go
+CLUSTER = $(GO) run ./internal/sqldb/sqldbtest/pgcluster --
+# Race detector and two databases: more packages at a time than this only wait for each other.
+TESTS   = -race -shuffle=on -p 2 -timeout 20m
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test quick test-pg conformance bench fuzz soak lint generate check compat clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/parley
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/parley ./cmd/parley
+
+run: ## start a development server, as the README does
+	$(GO) run ./cmd/parley dev
+
+test: lint ## everything: Go on SQLite and PostgreSQL with the race detector, and the conformance suite
+	@.ci/need curl postgres node
+	$(CLUSTER) $(GO) test $(TESTS) ./...
+
+quick: ## Go tests on SQLite alone, for the inner loop
+	PARLEY_TEST_DB=sqlite $(GO) test $$($(GO) list ./... | grep -v /conformance)
+
+test-pg: ## Go tests on both databases, without the conformance suite
+	@.ci/need curl postgres
+	$(CLUSTER) $(GO) test -race -p 2 $$($(GO) list ./... | grep -v /conformance)
+
+conformance: ## the official clients, SDK bot and chat client against a running parley
+	@.ci/need postgres node
+	$(CLUSTER) $(GO) test -v -count=1 ./conformance/...
+
+bench: ## the numbers of bench/RESULTS.md, on this machine
+	$(GO) run ./bench -out bench/RESULTS.md -date "$$(date +%F)"
+
+fuzz: ## every fuzz test, FUZZTIME each (20s)
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for name in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "── $$pkg $$name"; PARLEY_TEST_DB=sqlite $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $${FUZZTIME:-20s} $$pkg; \
+	  done; \
+	done
+
+soak: ## the crash and cut tests, SOAK rounds long (200)
+	@.ci/need postgres
+	PARLEY_SOAK=$${SOAK:-200} $(CLUSTER) $(GO) test -count=1 -timeout 12h -run 'Kill|Crash|Cut' ./...
+
+lint: ## gofmt, go vet, and staticcheck where go.mod has it
+	@test -z "$$(gofmt -l cmd internal spec bench conformance/*.go 2>/dev/null | tee /dev/stderr)" || { echo "run gofmt -w on the files above"; exit 1; }
+	$(GO) vet ./...
+	@if $(GO) tool | grep -q staticcheck; then $(GO) tool staticcheck ./...; fi
+
+generate: ## rewrite what is made from the code: COMPATIBILITY.md and the tables in the documents
+	$(GO) test ./internal/archtest -run Generated -update
+
+check: generate test ## all that CI does, and nothing generated is out of date
+	git diff --exit-code
+
+compat: ## every place that deliberately differs from the cloud
+	@grep -rn --include='*.go' '// Compat:' cmd internal | sed 's/:[[:space:]]*\/\/ Compat:/: /'
+
+clean: ## remove what was built
+	rm -rf bin
