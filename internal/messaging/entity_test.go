@@ -59,6 +59,14 @@ func TestUsers(t *testing.T) {
 				r.Errorf("%s: got %d %v, want %d users", name, status, out, c.want)
 			}
 		}
+		r.town.rules[botA] = &Rules{Tags: map[string]map[string]int{"user": {"vip": 500}}}
+		if n := len(r.pages(botOfA, "/v1/chat/users?tags.tier=gold", "users", nil)); n != 0 {
+			r.Errorf("a tag that the bot no longer declares finds %d", n)
+		}
+		if status, out := r.do(botOfA, "PUT", path, `{"tags":{"tier":"silver"}}`); status != 400 || !strings.Contains(out["message"].(string), "tags.tier") {
+			r.Errorf("writing an undeclared tag: %d %v", status, out)
+		}
+		delete(r.town.rules, botA)
 		if status, out := r.do(chatOfA, "POST", "/v1/chat/users", `{}`); status != 400 || out["message"] != "tags is required; send {}" {
 			r.Errorf("without tags: %d %v", status, out)
 		}

@@ -44,6 +44,9 @@ func (l *listing) And(cond string, args ...any) {
 func (l *listing) tagged(kind string, tags map[string]string) {
 	for i, name := range slices.Sorted(maps.Keys(tags)) {
 		r := tag.Resolve(l.caller.Owner(), name, l.caller.names())
+		if _, declared := l.caller.Rules.limit(kind)(r.Key); !declared && r.Owner == l.caller.Owner() {
+			r.Owner = "?" // what the definition does not know matches nothing
+		}
 		if i == 0 {
 			l.from = "tags t JOIN "
 			l.And("t.bot_id = ? AND t.kind = ? AND t.owner = ? AND t.key = ? AND t.value = ?", l.caller.Bot.ID, kind, r.Owner, r.Key, tags[name])
