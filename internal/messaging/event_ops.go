@@ -90,6 +90,7 @@ func (s *Service) listEvents(ctx context.Context, in listEventsInput) (eventsRes
 	}
 	q := s.DB.Reader(ctx)
 	l := newListing("events", c, "", "")
+	l.byID = in.MessageID == "" && in.ConversationID == ""
 	if in.MessageID != "" {
 		// A message's events are events of its conversation, which has an index.
 		if m, err := s.message(q, c, in.MessageID); err != nil {

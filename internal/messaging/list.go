@@ -18,6 +18,7 @@ type listing struct {
 	table   string
 	caller  Caller
 	updated bool // sorted by updatedAt, else by createdAt
+	byID    bool // in the order of ids, which is that of createdAt
 	order   page.Order
 	from    string // what is read before the entity: the first tag of a filter
 	ask     []any  // everything that chooses rows, for the token of the next page
@@ -86,6 +87,9 @@ func list[T any, P sqldb.RowOf[T]](q sqldb.Q, l *listing, pq page.Query, at func
 		return nil, page.Meta{}, err
 	}
 	from, key, id := l.table+" e", "e.created_at", "e.id"
+	if l.byID {
+		key = ""
+	}
 	if l.from != "" {
 		from, key, id = l.from+l.table+" e ON e.id = t.entity", "t.created_at", "t.entity"
 	}

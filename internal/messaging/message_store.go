@@ -97,7 +97,7 @@ func (s *Service) changeMessage(tx *sqldb.Tx, c Caller, messageID string, tags m
 		m.Payload = payload
 	}
 	m.UpdatedAt = api.Time(max(s.now(), int64(m.CreatedAt)))
-	if err := sqldb.Update(tx, "messages", m, sqldb.Column{Name: "id", Field: &m.ID}); err != nil {
+	if err := sqldb.Update(tx, "messages", m, sqldb.Column{Name: "bot_id", Field: &m.BotID}, sqldb.Column{Name: "id", Field: &m.ID}); err != nil {
 		return nil, err
 	}
 	return m.As(c), writeTags(tx, entity{m.BotID, tag.Message, m.ID, int64(m.CreatedAt)}, before, m.AllTags)
@@ -114,7 +114,7 @@ func (s *Service) DropMessage(tx *sqldb.Tx, c Caller, messageID string) error {
 	if err != nil {
 		return err
 	}
-	if err := sqldb.Delete(tx, "messages", "WHERE id = $1", m.ID); errors.Is(err, sqldb.ErrNoRow) {
+	if err := sqldb.Delete(tx, "messages", "WHERE bot_id = $1 AND id = $2", m.BotID, m.ID); errors.Is(err, sqldb.ErrNoRow) {
 		return c.missing("Message", messageID)
 	} else if err != nil {
 		return err

@@ -30,7 +30,7 @@ func (s Source) Next(ctx context.Context, lane string, after int64) (*delivery.W
 	if err != nil {
 		return nil, err
 	}
-	w := &delivery.Work{ID: e.ID, Seq: e.LaneSeq, Attempt: int(e.Attempts) + 1, CreatedAt: int64(e.CreatedAt)}
+	w := &delivery.Work{ID: e.ID, Seq: e.LaneSeq, Attempt: int(e.Attempts) + 1, CreatedAt: int64(e.CreatedAt), Ref: e.BotID}
 	c, err := s.CallerFor(ctx, e.BotID, "")
 	if err != nil && !fault.Is(err, fault.Forbidden) {
 		return nil, err
@@ -71,7 +71,7 @@ func (s *Service) fillOne(q sqldb.Q, c Caller, e *Event) error {
 			dest = append(dest, column.Field)
 		}
 	}
-	rows, err := q.Query(fillText, e.MessageID)
+	rows, err := q.Query(fillText, e.BotID, e.MessageID)
 	if err != nil {
 		return err
 	}
@@ -99,12 +99,12 @@ var fillText = func() string {
 			text += t.alias + "." + column.Name
 		}
 	}
-	return text + " FROM messages m JOIN conversations v ON v.id = m.conversation_id JOIN users u ON u.id = m.user_id WHERE m.id = $1"
+	return text + " FROM messages m JOIN conversations v ON v.id = m.conversation_id JOIN users u ON u.id = m.user_id WHERE m.bot_id = $1 AND m.id = $2"
 }()
 
 // Done implements delivery.Source.
 func (s Source) Done(tx *sqldb.Tx, w *delivery.Work, o delivery.Outcome) error {
-	_, err := tx.Exec("UPDATE events SET status = $1, failure_reason = $2, attempts = $3 WHERE id = $4 AND status = 'pending'",
-		string(o.Status), o.Reason, int64(o.Attempts), w.ID)
+	_, err := tx.Exec("UPDATE events SET status = $1, failure_reason = $2, attempts = $3 WHERE bot_id = $4 AND id = $5 AND status = 'pending'",
+		string(o.Status), o.Reason, int64(o.Attempts), w.Ref, w.ID)
 	return err
 }

@@ -68,14 +68,14 @@ func (s *Service) Run(ctx context.Context) error {
 
 // Sweep removes one chunk of what is to go and reports whether there is more.
 func (s *Service) Sweep(ctx context.Context) (more bool, err error) {
-	var stone struct{ kind, id string }
-	rows, err := s.DB.Reader(ctx).Query("SELECT kind, id FROM tombstones ORDER BY created_at LIMIT 1")
+	var stone struct{ kind, id, botID string }
+	rows, err := s.DB.Reader(ctx).Query("SELECT kind, id, bot_id FROM tombstones ORDER BY created_at LIMIT 1")
 	if err != nil {
 		return false, err
 	}
 	some := rows.Next()
 	if some {
-		err = rows.Scan(&stone.kind, &stone.id)
+		err = rows.Scan(&stone.kind, &stone.id, &stone.botID)
 	}
 	if err = errors.Join(err, rows.Err(), rows.Close()); err != nil {
 		return false, err
@@ -86,7 +86,7 @@ func (s *Service) Sweep(ctx context.Context) (more bool, err error) {
 		case !some:
 			n, err = s.expire(tx)
 		case stone.kind == tag.Conversation:
-			n, err = sweepConversation(tx, stone.id)
+			n, err = sweepConversation(tx, stone.botID, stone.id)
 		case stone.kind == tag.User:
 			n, err = sweepUser(tx, stone.id)
 		default:
@@ -110,22 +110,25 @@ func first(tx *sqldb.Tx, arg any, statements ...string) (int64, error) {
 	return 0, nil
 }
 
-func sweepConversation(tx *sqldb.Tx, conversationID string) (int64, error) {
+func sweepConversation(tx *sqldb.Tx, botID, conversationID string) (int64, error) {
 	ids, err := column(tx, "SELECT id FROM messages WHERE conversation_id = $1 LIMIT $2", conversationID, chunk/2)
 	if err != nil {
 		return 0, err
 	}
 	if len(ids) > 0 {
-		for _, text := range []string{"DELETE FROM tags WHERE entity IN ", "DELETE FROM messages WHERE id IN "} {
-			w := &sqldb.Where{}
+		for _, text := range []string{"DELETE FROM tags WHERE bot_id = $1 AND entity IN ", "DELETE FROM messages WHERE bot_id = $1 AND id IN "} {
+			w := &sqldb.Where{Args: []any{botID}}
 			if _, err := tx.Exec(text+sqldb.In(w, ids), w.Args...); err != nil {
 				return 0, err
 			}
 		}
 		return int64(len(ids)), nil
 	}
+	n, err := tx.Exec("DELETE FROM events WHERE bot_id = $3 AND id IN (SELECT id FROM events WHERE conversation_id = $1 AND conversation_id <> '' LIMIT $2)", conversationID, chunk, botID)
+	if err != nil || n > 0 {
+		return n, err
+	}
 	return first(tx, conversationID,
-		"DELETE FROM events WHERE id IN (SELECT id FROM events WHERE conversation_id = $1 AND conversation_id <> '' LIMIT $2)",
 		"DELETE FROM signals WHERE conversation_id = $1 AND pos IN (SELECT pos FROM signals WHERE conversation_id = $1 LIMIT $2)",
 		"DELETE FROM participants WHERE conversation_id = $1 AND user_id IN (SELECT user_id FROM participants WHERE conversation_id = $1 LIMIT $2)",
 		"DELETE FROM states WHERE id IN (SELECT id FROM states WHERE owner_id = $1 LIMIT $2)",
@@ -159,7 +162,7 @@ func (s *Service) sweepBot(tx *sqldb.Tx, botID string) (int64, error) {
 		return int64(len(ids)), nil
 	}
 	n, err := first(tx, botID,
-		"DELETE FROM events WHERE id IN (SELECT id FROM events WHERE bot_id = $1 LIMIT $2)",
+		"DELETE FROM events WHERE bot_id = $1 AND id IN (SELECT id FROM events WHERE bot_id = $1 LIMIT $2)",
 		"DELETE FROM states WHERE id IN (SELECT id FROM states WHERE bot_id = $1 LIMIT $2)",
 		"DELETE FROM users WHERE id IN (SELECT id FROM users WHERE bot_id = $1 LIMIT $2)",
 		"DELETE FROM tags WHERE bot_id = $1 AND entity IN (SELECT entity FROM tags WHERE bot_id = $1 LIMIT $2)",

@@ -79,13 +79,20 @@ func (q Query) Open(name string, o Order, filter ...any) (*List, error) {
 
 // Keyset adds to w the condition that continues the list and returns the
 // ORDER BY and LIMIT that belong to it. at and id name the columns of the sort
-// key and of the id. Call it before w.String(), after the list's own conditions.
+// key and of the id; an empty at means that ids are the order, for they begin
+// with the time of their row. Call it before w.String(), after the list's own conditions.
 // One row more than a page is asked for: Cut uses it to see whether there is a
 // next page.
 func (l *List) Keyset(w *sqldb.Where, at, id string) string {
 	than, way := "<", "DESC"
 	if l.order == OldestFirst {
 		than, way = ">", "ASC"
+	}
+	if at == "" {
+		if l.after != nil {
+			w.And(fmt.Sprintf("%s %s ?", id, than), l.after.ID)
+		}
+		return fmt.Sprintf("ORDER BY %s %s LIMIT %d", id, way, Size+1)
 	}
 	if l.after != nil {
 		w.And(fmt.Sprintf("(%s, %s) %s (?, ?)", at, id, than), l.after.At, l.after.ID)

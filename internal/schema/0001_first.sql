@@ -130,8 +130,8 @@ CREATE TABLE participants (
 CREATE INDEX participants_user ON participants (user_id, conversation_id);
 
 CREATE TABLE messages (
-  id              TEXT PRIMARY KEY,
   bot_id          TEXT NOT NULL,
+  id              TEXT NOT NULL,
   installation_id TEXT NOT NULL,
   conversation_id TEXT NOT NULL,
   user_id         TEXT NOT NULL,
@@ -143,10 +143,10 @@ CREATE TABLE messages (
   seq             BIGINT NOT NULL, -- 0 = imported
   signal_pos      BIGINT NOT NULL, -- 0 = imported, never signalled
   created_at      BIGINT NOT NULL,
-  updated_at      BIGINT NOT NULL
+  updated_at      BIGINT NOT NULL,
+  PRIMARY KEY (bot_id, id) -- ids begin with their time: this is also the order of a bot's messages
 );
 CREATE INDEX messages_conversation ON messages (conversation_id, created_at, id);
-CREATE INDEX messages_bot ON messages (bot_id, created_at, id);
 
 -- Signals other than message_created, which is read from the messages themselves.
 CREATE TABLE signals (
@@ -162,8 +162,8 @@ CREATE INDEX signals_created ON signals (created_at);
 -- A pending event is the outbox entry to its bot. The payload of a message_created event is put together
 -- from the message, its conversation and its user when it is read.
 CREATE TABLE events (
-  id              TEXT PRIMARY KEY,
   bot_id          TEXT NOT NULL,
+  id              TEXT NOT NULL,
   installation_id TEXT NOT NULL, -- whose event type it is; '' = the bot's own or the system's
   type            TEXT NOT NULL,
   payload         TEXT NOT NULL, -- '' for message_created
@@ -176,10 +176,10 @@ CREATE TABLE events (
   lane            TEXT NOT NULL,
   lane_seq        BIGINT NOT NULL,
   attempts        BIGINT NOT NULL,
-  created_at      BIGINT NOT NULL
+  created_at      BIGINT NOT NULL,
+  PRIMARY KEY (bot_id, id) -- as for messages
 ) {without_rowid};
 CREATE INDEX events_lane ON events (lane, lane_seq) WHERE status = 'pending';
-CREATE INDEX events_bot ON events (bot_id, created_at, id);
 CREATE INDEX events_conversation ON events (conversation_id, created_at, id) WHERE conversation_id <> '';
 
 -- owner_id is the conversation, user, bot, installation… the state hangs on.
