@@ -33,7 +33,7 @@ func TestEventIsDelivered(t *testing.T) {
 
 func TestOrderPerLaneWithRandomFailures(t *testing.T) {
 	t.Parallel()
-	const lanes, events = 32, 200
+	const lanes, events = 32, 50
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
 		var mu sync.Mutex
 		inFlight, last := map[string]bool{}, map[string]int{}
