@@ -41,9 +41,9 @@ fuzz: ## every fuzz test, FUZZTIME each (20s)
 	  done; \
 	done
 
-soak: ## the crash and cut tests, SOAK rounds long (200)
+soak: ## the crash, cut and order tests, SOAK rounds long (200)
 	@.ci/need postgres
-	PARLEY_SOAK=$${SOAK:-200} $(CLUSTER) $(GO) test -count=1 -timeout 12h -run 'Kill|Crash|Cut' ./...
+	PARLEY_SOAK=$${SOAK:-200} $(CLUSTER) $(GO) test -count=1 -timeout 12h -run 'Kill|Crash|Cut|OrderPerLane' ./...
 
 lint: ## gofmt, go vet, and staticcheck where go.mod has it
 	@test -z "$$(gofmt -l cmd internal spec bench conformance/*.go 2>/dev/null | tee /dev/stderr)" || { echo "run gofmt -w on the files above"; exit 1; }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strconv"
 	"sync"
 	"testing"
@@ -33,7 +34,10 @@ func TestEventIsDelivered(t *testing.T) {
 
 func TestOrderPerLaneWithRandomFailures(t *testing.T) {
 	t.Parallel()
-	const lanes, events = 32, 50
+	lanes, events := 32, 50
+	if os.Getenv("PARLEY_SOAK") != "" {
+		events = 200
+	}
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
 		var mu sync.Mutex
 		inFlight, last := map[string]bool{}, map[string]int{}
