@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"strconv"
 	"sync"
 	"testing"
@@ -34,10 +33,7 @@ func TestEventIsDelivered(t *testing.T) {
 
 func TestOrderPerLaneWithRandomFailures(t *testing.T) {
 	t.Parallel()
-	lanes, events := 32, 50
-	if os.Getenv("PARLEY_SOAK") != "" {
-		events = 200
-	}
+	const lanes, events = 32, 200
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
 		var mu sync.Mutex
 		inFlight, last := map[string]bool{}, map[string]int{}

@@ -65,7 +65,7 @@ func (s *ledger) Done(tx *sqldb.Tx, w *Work, o Outcome) error {
 	if refused {
 		return fmt.Errorf("event %s is refused", w.ID)
 	}
-	_, err := tx.Exec("UPDATE events SET status = $1, failure_reason = $2, attempts = $3 WHERE id = $4 AND status = 'pending'",
+	_, err := tx.Exec("UPDATE events SET status = $1, failure_reason = $2, attempts = $3 WHERE bot_id = '' AND id = $4 AND status = 'pending'",
 		string(o.Status), o.Reason, o.Attempts, w.ID)
 	return err
 }
@@ -305,7 +305,7 @@ type event struct {
 
 func (w *world) event(id string) event {
 	w.t.Helper()
-	rows, err := w.DB.Reader(w.t.Context()).Query("SELECT status, failure_reason, attempts FROM events WHERE id = $1", id)
+	rows, err := w.DB.Reader(w.t.Context()).Query("SELECT status, failure_reason, attempts FROM events WHERE bot_id = '' AND id = $1", id)
 	if err != nil {
 		w.t.Fatal(err)
 	}
