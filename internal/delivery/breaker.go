@@ -302,16 +302,13 @@ func (e *Engine) probe(ctx context.Context, endpointID string) error {
 	c := claim{endpoint: endpointID, token: e.claimID(), until: now + term.Milliseconds(), probe: true}
 	err = e.DB.Write(ctx, func(tx *sqldb.Tx) error {
 		for _, key := range keys {
-			seq, err := sqldb.Scalar[int64](tx, probeSQL, c.token, c.until, now, key)
-			if errors.Is(err, sqldb.ErrNoRow) {
-				continue // somebody has it
-			}
+			got, err := claimed(tx, c, probeSQL, c.token, c.until, now, key)
 			if err != nil {
 				return err
 			}
-			c := c
-			c.key, c.seq, c.ephemeral = key, seq, seq == 1
-			return e.mayProbe(tx, c, now)
+			if len(got) > 0 { // otherwise somebody has it
+				return e.mayProbe(tx, got[0], now)
+			}
 		}
 		return nil
 	})
@@ -319,7 +316,7 @@ func (e *Engine) probe(ctx context.Context, endpointID string) error {
 	return err
 }
 
-const probeSQL = "UPDATE lanes SET owner = $1, lease_until = $2, due = $3 WHERE key = $4 AND lease_until < $3 AND due < 9223372036854775807 RETURNING seq"
+const probeSQL = "UPDATE lanes SET owner = $1, lease_until = $2, due = $3 WHERE key = $4 AND lease_until < $3 AND due < 9223372036854775807 " + claimSQL
 
 // mayProbe takes the one try an open breaker allows for a lane that has been
 // claimed before: like everywhere, the lane is locked first.
@@ -329,7 +326,7 @@ func (e *Engine) mayProbe(tx *sqldb.Tx, c claim, now int64) error {
 		return err
 	}
 	if n == 0 { // another node was first
-		_, err := tx.Exec(leaveSQL, now, c.key)
+		_, err := tx.Exec(leaveSQL, now, c.done, c.key)
 		return err
 	}
 	tx.AfterCommit(func() { e.accept(c) })

@@ -10,6 +10,7 @@
 //	key       who it is
 //	endpoint  where its work goes, for the life of the lane
 //	seq       sequence of its newest entry; entries are numbered 1, 2, 3, …
+//	done      no entry up to here is pending, so that a claim begins behind it
 //	due       when somebody has to look at it; never = it has nothing to do
 //	owner     the claim that holds it, '' = nobody; with lease_until
 //

@@ -23,12 +23,12 @@ const never = 9223372036854775807
 
 // A lane that has nothing to do gets a due time; one that nobody holds and that
 // does not wait for a retry gets the claim of the producer.
-const enqueueSQL = `INSERT INTO lanes (key, endpoint, seq, due, lease_until, owner) VALUES ($1, $2, 1, $3, $4, $5)
+const enqueueSQL = `INSERT INTO lanes (key, endpoint, seq, done, ephemeral, due, lease_until, owner) VALUES ($1, $2, 1, 0, $6, $3, $4, $5)
 	ON CONFLICT (key) DO UPDATE SET seq = lanes.seq + 1,
 	due = CASE WHEN lanes.due = 9223372036854775807 THEN excluded.due ELSE lanes.due END,
 	lease_until = CASE WHEN lanes.lease_until < excluded.due AND (lanes.due = 9223372036854775807 OR lanes.due <= excluded.due) THEN excluded.lease_until ELSE lanes.lease_until END,
 	owner = CASE WHEN lanes.lease_until < excluded.due AND (lanes.due = 9223372036854775807 OR lanes.due <= excluded.due) THEN excluded.owner ELSE lanes.owner END
-	RETURNING seq, owner`
+	RETURNING seq, done, owner`
 
 // Enqueue takes the next sequence of a lane. A producer calls it in its
 // transaction before it inserts the entry with that sequence as pending; after
@@ -44,7 +44,7 @@ func (e *Engine) Enqueue(tx *sqldb.Tx, l Lane) (seq int64, err error) {
 	if e.roomFor(l.Endpoint) {
 		c.token, c.until = e.claimID(), now+term.Milliseconds()
 	}
-	rows, err := tx.Query(enqueueSQL, l.Key, l.Endpoint, now, c.until, c.token)
+	rows, err := tx.Query(enqueueSQL, l.Key, l.Endpoint, now, c.until, c.token, l.Ephemeral)
 	if err != nil {
 		return 0, fmt.Errorf("enqueue: %w", err)
 	}
@@ -53,7 +53,7 @@ func (e *Engine) Enqueue(tx *sqldb.Tx, l Lane) (seq int64, err error) {
 	if !rows.Next() {
 		return 0, fmt.Errorf("enqueue: %w", errors.Join(rows.Err(), sqldb.ErrNoRow))
 	}
-	if err := rows.Scan(&c.seq, &owner); err != nil {
+	if err := rows.Scan(&c.seq, &c.done, &owner); err != nil {
 		return 0, fmt.Errorf("enqueue: %w", err)
 	}
 	tx.AfterCommit(func() { e.handOver(c, owner) })

@@ -7,6 +7,7 @@ type claim struct {
 	token         string // owner
 	until         int64
 	seq           int64 // newest entry known to be committed
+	done          int64 // every entry up to here has its outcome
 	probe         bool  // for one try although the breaker is open
 }
 
@@ -112,7 +113,7 @@ func (e *Engine) beginLocked(l *lane, c claim) {
 	t := e.targetLocked(c.endpoint)
 	t.lanes++
 	t.used = e.now()
-	*l = lane{claim: c, t: t}
+	*l = lane{claim: c, t: t, position: c.done}
 	e.readyLocked(l)
 }
 

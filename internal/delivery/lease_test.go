@@ -166,7 +166,7 @@ func TestEightClaimersNeverShareALane(t *testing.T) {
 			nodes[i] = engine(t, dbs[i%len(dbs)], c, nil)
 		}
 		for i := range lanes {
-			nodes[0].exec("INSERT INTO lanes (key, endpoint, seq, due, lease_until, owner) VALUES ($1, 'bot:b', 1, $2, 0, '')", strconv.Itoa(i), c.Now().UnixMilli()-int64(i%7))
+			nodes[0].exec("INSERT INTO lanes (key, endpoint, seq, done, ephemeral, due, lease_until, owner) VALUES ($1, 'bot:b', 1, 0, FALSE, $2, 0, '')", strconv.Itoa(i), c.Now().UnixMilli()-int64(i%7))
 		}
 		var wg sync.WaitGroup
 		begin := make(chan struct{})

@@ -56,11 +56,11 @@ func (e *Engine) found(l *lane) pass {
 // has attended to: an entry that was committed before it, or waits for the row
 // lock in a producer's open transaction, either keeps the lane or finds it idle.
 const (
-	idleSQL   = "UPDATE lanes SET due = 9223372036854775807, lease_until = 0, owner = '' WHERE key = $1 AND owner = $2 AND seq = $3"
+	idleSQL   = "UPDATE lanes SET due = 9223372036854775807, lease_until = 0, owner = '', done = seq WHERE key = $1 AND owner = $2 AND seq = $3"
 	removeSQL = "DELETE FROM lanes WHERE key = $1 AND owner = $2 AND seq = $3"
 	fenceSQL  = "SELECT seq FROM lanes WHERE key = $1 AND owner = $2 {for_update}"
-	leaveSQL  = "UPDATE lanes SET due = $1, lease_until = 0, owner = '' WHERE key = $2"
-	extendSQL = "UPDATE lanes SET lease_until = $1 WHERE key = $2"
+	leaveSQL  = "UPDATE lanes SET due = $1, lease_until = 0, owner = '', done = $2 WHERE key = $3"
+	extendSQL = "UPDATE lanes SET lease_until = $1, done = $2 WHERE key = $3"
 	tryoutSQL = `INSERT INTO attempts (work_id, number, endpoint, outcome, status, reason, started_at, duration_ms)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`
 )
@@ -137,11 +137,11 @@ func (e *Engine) part(tx *sqldb.Tx, p *pass) error {
 		return nil
 	case p.leave != stay && !p.back:
 		p.gone = true
-		_, err := tx.Exec(leaveSQL, p.due, p.key)
+		_, err := tx.Exec(leaveSQL, p.due, p.position, p.key)
 		return err
 	case p.until-now < renewBelow.Milliseconds():
 		p.until = now + term.Milliseconds()
-		_, err := tx.Exec(extendSQL, p.until, p.key)
+		_, err := tx.Exec(extendSQL, p.until, p.position, p.key)
 		return err
 	}
 	return nil

@@ -123,7 +123,7 @@ func (e *Engine) room() (n int, crowded []string) {
 
 // claimBatch claims up to n due lanes, the longest due first. The reader is
 // asked before, so that looking costs the writer nothing.
-func (e *Engine) claimBatch(ctx context.Context, n int, crowded []string) (claimed int, err error) {
+func (e *Engine) claimBatch(ctx context.Context, n int, crowded []string) (got int, err error) {
 	now := e.now()
 	token, until := e.claimID(), now+term.Milliseconds()
 	w := sqldb.Where{Args: []any{now}}
@@ -141,26 +141,36 @@ func (e *Engine) claimBatch(ctx context.Context, n int, crowded []string) (claim
 	// The predicate stands twice: without the outer one PostgreSQL gives a lane to two claimers.
 	query := "UPDATE lanes SET owner = " + w.Arg(token) + ", lease_until = " + w.Arg(until) +
 		" WHERE key IN (SELECT key FROM lanes WHERE " + due + " ORDER BY due LIMIT " + w.Arg(n) + " {skip_locked}) AND " + due +
-		" RETURNING key, endpoint, seq"
-	err = e.DB.Write(ctx, func(tx *sqldb.Tx) error {
-		claimed = 0
-		rows, err := tx.Query(query, w.Args...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			c := claim{token: token, until: until}
-			if err := rows.Scan(&c.key, &c.endpoint, &c.seq); err != nil {
-				return err
-			}
-			c.ephemeral = c.seq == 1
-			claimed++
+		" " + claimSQL
+	var cs []claim
+	err = e.DB.Write(ctx, func(tx *sqldb.Tx) (err error) {
+		cs, err = claimed(tx, claim{token: token, until: until}, query, w.Args...)
+		for _, c := range cs {
 			tx.AfterCommit(func() { e.accept(c) })
 		}
-		return rows.Close()
+		return err
 	})
-	return claimed, err
+	return len(cs), err
+}
+
+// claimSQL ends a statement for claimed.
+const claimSQL = "RETURNING key, endpoint, seq, done, ephemeral"
+
+// claimed runs a statement that claims lanes, each as c says.
+func claimed(tx *sqldb.Tx, c claim, query string, args ...any) ([]claim, error) {
+	rows, err := tx.Query(query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var cs []claim
+	for rows.Next() {
+		if err := rows.Scan(&c.key, &c.endpoint, &c.seq, &c.done, &c.ephemeral); err != nil {
+			return nil, err
+		}
+		cs = append(cs, c)
+	}
+	return cs, rows.Close()
 }
 
 // reset ends the leases of earlier processes, which the lock on the data

@@ -25,6 +25,9 @@ func At(prefix string, ms int64) string {
 	return build(prefix, ms, hi, lo)
 }
 
+// Oldest is the least identifier whose time part is ms.
+func Oldest(prefix string, ms int64) string { return build(prefix, ms, 0, 0) }
+
 // minted is the last identifier of a prefix: its time and its two random halves
 // of 40 bits.
 type minted struct {

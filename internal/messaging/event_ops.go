@@ -1,10 +1,13 @@
 package messaging
 
 import (
+	"cmp"
 	"context"
+	"time"
 
 	"parley/internal/api"
 	"parley/internal/auth"
+	"parley/internal/id"
 	"parley/internal/once"
 	"parley/internal/page"
 	"parley/internal/sqldb"
@@ -68,6 +71,9 @@ func (s *Service) getEvent(ctx context.Context, in ref) (eventResult, error) {
 	return eventResult{e}, err
 }
 
+// clockSkew bounds how far the clocks of two servers may lie apart.
+const clockSkew = time.Minute
+
 type listEventsInput struct {
 	page.Query
 	Type           string `query:"type"`
@@ -90,21 +96,21 @@ func (s *Service) listEvents(ctx context.Context, in listEventsInput) (eventsRes
 	}
 	q := s.DB.Reader(ctx)
 	l := newListing("events", c, "", "")
-	l.byID = in.MessageID == "" && in.ConversationID == ""
+	conversationID := in.ConversationID
 	if in.MessageID != "" {
-		// A message's events are events of its conversation, which has an index.
+		// A message's events are events of its conversation, no older than itself.
 		if m, err := s.message(q, c, in.MessageID); err != nil {
 			return eventsResult{}, err
 		} else if m != nil {
-			l.And("e.conversation_id = ? AND e.conversation_id <> '' AND e.created_at >= ?", m.ConversationID, int64(m.CreatedAt))
+			l.And("e.id >= ?", id.Oldest("evt", int64(m.CreatedAt)-clockSkew.Milliseconds()))
+			conversationID = cmp.Or(conversationID, m.ConversationID)
 		}
 		l.And("e.message_id = ?", in.MessageID)
 	}
-	if in.ConversationID != "" {
-		l.And("e.conversation_id = ? AND e.conversation_id <> ''", in.ConversationID)
-		if in.Status == Pending {
-			l.And("e.lane = ?", lane(&Event{BotID: c.Bot.ID, ConversationID: in.ConversationID}).Key)
-		}
+	l.key = ""
+	if conversationID != "" {
+		l.key = "e.lane_seq"
+		l.And("e.lane = ?", lane(&Event{BotID: c.Bot.ID, ConversationID: conversationID}).Key)
 	}
 	if in.UserID != "" {
 		l.And("e.user_id = ?", in.UserID)
@@ -112,10 +118,11 @@ func (s *Service) listEvents(ctx context.Context, in listEventsInput) (eventsRes
 	if in.WorkflowID != "" {
 		l.And("e.workflow_id = ?", in.WorkflowID)
 	}
-	if in.Status == Pending {
-		l.And("e.status = 'pending'") // a literal, so that the partial index serves it
-	} else if in.Status != "" {
+	if in.Status != "" {
 		l.And("e.status = ?", in.Status)
+		if in.Status != Processed && l.key == "" {
+			l.Where.And("e.status <> 'processed'") // a literal, so that the partial index serves it
+		}
 	}
 	if in.Type != "" {
 		owner, bare := c.eventFilter(in.Type)

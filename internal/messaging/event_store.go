@@ -147,6 +147,9 @@ func (s *Service) fill(q sqldb.Q, c Caller, events []*Event) error {
 func (s *Service) eventsPage(q sqldb.Q, c Caller, l *listing, pq page.Query) ([]*Event, page.Meta, error) {
 	events, meta, err := list(q, l, pq, func(e *Event) (int64, string) {
 		e.As(c)
+		if l.key == "e.lane_seq" {
+			return e.LaneSeq, e.ID
+		}
 		return int64(e.CreatedAt), e.ID
 	})
 	if err != nil {

@@ -17,8 +17,8 @@ type listing struct {
 	sqldb.Where
 	table   string
 	caller  Caller
-	updated bool // sorted by updatedAt, else by createdAt
-	byID    bool // in the order of ids, which is that of createdAt
+	updated bool   // sorted by updatedAt, else by createdAt
+	key     string // the column for that; "" = the order of ids, which is that of createdAt
 	order   page.Order
 	from    string // what is read before the entity: the first tag of a filter
 	ask     []any  // everything that chooses rows, for the token of the next page
@@ -26,7 +26,10 @@ type listing struct {
 
 // newListing starts the list of what the caller may see in a table.
 func newListing(table string, c Caller, sortField, sortDirection string) *listing {
-	l := &listing{table: table, caller: c, updated: sortField == "updatedAt", order: page.Order(sortDirection == "asc")}
+	l := &listing{table: table, caller: c, key: "e.created_at", order: page.Order(sortDirection == "asc")}
+	if sortField == "updatedAt" {
+		l.updated, l.key = true, "e.updated_at"
+	}
 	l.Where.And("e.bot_id = ?", c.Bot.ID)
 	if c.Installation != nil {
 		l.And("e.installation_id = ?", c.Installation.ID)
@@ -86,16 +89,14 @@ func list[T any, P sqldb.RowOf[T]](q sqldb.Q, l *listing, pq page.Query, at func
 	if err != nil {
 		return nil, page.Meta{}, err
 	}
-	from, key, id := l.table+" e", "e.created_at", "e.id"
-	if l.byID {
-		key = ""
-	}
+	from, key, id := l.table+" e", l.key, "e.id"
 	if l.from != "" {
-		from, key, id = l.from+l.table+" e ON e.id = t.entity", "t.created_at", "t.entity"
+		from += " ON e.id = t.entity"
+		if !l.updated {
+			key, id = "t.created_at", "t.entity"
+		}
 	}
-	if l.updated {
-		key, id = "e.updated_at", "e.id"
-	}
+	from = l.from + from
 	tail := pages.Keyset(&l.Where, key, id)
 	var names []string
 	for _, c := range P(new(T)).Columns() {

@@ -172,7 +172,7 @@ func (s *Service) listMessages(ctx context.Context, in listMessagesInput) (messa
 		}
 		l.And("e.conversation_id = ?", in.ConversationID)
 	} else {
-		l.byID = true
+		l.key = ""
 		l.And(fmt.Sprintf(conversationLives, "e"))
 	}
 	l.tagged(tag.Message, in.Tags)

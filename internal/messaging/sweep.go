@@ -124,8 +124,11 @@ func sweepConversation(tx *sqldb.Tx, botID, conversationID string) (int64, error
 		}
 		return int64(len(ids)), nil
 	}
-	n, err := tx.Exec("DELETE FROM events WHERE bot_id = $3 AND id IN (SELECT id FROM events WHERE conversation_id = $1 AND conversation_id <> '' LIMIT $2)", conversationID, chunk, botID)
-	if err != nil || n > 0 {
+	key := lane(&Event{BotID: botID, ConversationID: conversationID}).Key
+	if n, err := first(tx, key,
+		"DELETE FROM events WHERE lane = $1 AND lane_seq IN (SELECT lane_seq FROM events WHERE lane = $1 LIMIT $2)",
+		"DELETE FROM lanes WHERE key = $1 AND due = 9223372036854775807 AND $2 > 0",
+	); err != nil || n > 0 {
 		return n, err
 	}
 	return first(tx, conversationID,

@@ -179,8 +179,9 @@ CREATE TABLE events (
   created_at      BIGINT NOT NULL,
   PRIMARY KEY (bot_id, id) -- as for messages
 ) {without_rowid};
-CREATE INDEX events_lane ON events (lane, lane_seq) WHERE status = 'pending';
-CREATE INDEX events_conversation ON events (conversation_id, created_at, id) WHERE conversation_id <> '';
+-- Of a lane the next entry; of a conversation, which is a lane, all its events.
+CREATE INDEX events_lane ON events (lane, lane_seq);
+CREATE INDEX events_status ON events (bot_id, status, id) WHERE status <> 'processed';
 
 -- owner_id is the conversation, user, bot, installation… the state hangs on.
 CREATE TABLE states (
@@ -224,6 +225,8 @@ CREATE TABLE lanes (
   key         TEXT PRIMARY KEY,
   endpoint    TEXT NOT NULL,
   seq         BIGINT NOT NULL, -- sequence of the newest entry
+  done        BIGINT NOT NULL, -- no entry up to here is pending
+  ephemeral   BOOLEAN NOT NULL, -- removed when it has nothing to do
   due         BIGINT NOT NULL, -- 9223372036854775807 = nothing to do
   lease_until BIGINT NOT NULL, -- 0 = free
   owner       TEXT NOT NULL

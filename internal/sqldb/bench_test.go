@@ -217,7 +217,7 @@ func message(b *testing.B, db *sqldb.DB) func(int) error {
 			}
 			var laneSeq int64
 			lane := "bot:" + bot + ":conv:" + conv
-			if err := one(tx, []any{&laneSeq}, `INSERT INTO lanes (key, endpoint, seq, due, lease_until, owner) VALUES ($1, $2, 1, $3, 0, '')
+			if err := one(tx, []any{&laneSeq}, `INSERT INTO lanes (key, endpoint, seq, done, ephemeral, due, lease_until, owner) VALUES ($1, $2, 1, 0, FALSE, $3, 0, '')
 				ON CONFLICT (key) DO UPDATE SET seq = lanes.seq + 1, due = CASE WHEN lanes.due > excluded.due THEN excluded.due ELSE lanes.due END RETURNING seq`, lane, "bot:"+bot, now); err != nil {
 				return err
 			}
