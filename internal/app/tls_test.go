@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"io"
 	"math/big"
 	"net"
@@ -78,6 +79,7 @@ func TestAStreamEndsWithTheServer(t *testing.T) {
 	s := start(t, nil)
 	c, err := ReadCredentials(s.cfg.Data)
 	must(t, err)
+	streams := map[bool]*http.Response{}
 	for _, h2 := range []bool{false, true} {
 		v := s.visit(s.door(c.BotID))
 		tr := &http.Transport{Protocols: new(http.Protocols)}
@@ -93,14 +95,15 @@ func TestAStreamEndsWithTheServer(t *testing.T) {
 			t.Fatalf("listen answers %d %s", resp.StatusCode, resp.Header.Get("Content-Type"))
 		}
 		v.say("hello")
-		t.Cleanup(func() {
-			defer resp.Body.Close()
-			text, err := io.ReadAll(resp.Body)
-			if err != nil || strings.Count(string(text), "message_created") != 2 {
-				t.Errorf("HTTP/2 %v: the stream ended with %v after\n%s\nwant a clean end after the message and its echo", h2, err, text)
-			}
-		})
+		streams[h2] = resp
 	}
 	s.idle()
 	must(t, s.stop())
+	for h2, resp := range streams {
+		text, err := io.ReadAll(resp.Body)
+		must(t, errors.Join(err, resp.Body.Close()))
+		if strings.Count(string(text), "message_created") != 2 {
+			t.Errorf("HTTP/2 %v: the stream ended after\n%s\nwant the message and its echo", h2, text)
+		}
+	}
 }
