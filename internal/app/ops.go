@@ -122,7 +122,7 @@ func (p *parts) makeDelivery() (err error) {
 
 func (p *parts) makeMessaging() (err error) {
 	p.messaging, err = messaging.New(messaging.Config{
-		DB: p.db, Directory: newRules(p), Delivery: p.delivery, Actions: actions{p},
+		DB: p.db, Bus: p.bus, MaxAge: p.maxAge, Directory: newRules(p), Delivery: p.delivery, Actions: actions{p},
 		Listeners: func(g *messaging.Signal) { p.chat.Notify(g) },
 		Ended:     func(group string) { p.hub.End(group) },
 		Now:       p.now, Log: p.log,
@@ -185,6 +185,7 @@ func (p *parts) sweepKeys(ctx context.Context) error {
 
 // close ends what does not run but holds something.
 func (p *parts) close() error {
+	p.messaging.Close()
 	p.bot.Close()
 	p.workspace.Close()
 	p.outbound.Close()

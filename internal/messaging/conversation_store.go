@@ -139,6 +139,7 @@ func (s *Service) ChangeConversation(tx *sqldb.Tx, c Caller, conversationID stri
 	if err := applyTags(c, tag.Conversation, v.AllTags, tags); err != nil {
 		return nil, err
 	}
+	tx.AfterCommit(func() { s.conversations.Drop(conversationID) })
 	v.UpdatedAt = api.Time(max(s.now(), int64(v.CreatedAt)))
 	if err := sqldb.Update(tx, "conversations", v, sqldb.Column{Name: "id", Field: &v.ID}); err != nil {
 		return nil, err
@@ -162,6 +163,7 @@ func (s *Service) DropConversation(tx *sqldb.Tx, c Caller, conversationID string
 	}
 	tx.AfterCommit(func() {
 		s.known.forget(conversationID)
+		s.conversations.Drop(conversationID)
 		s.Ended("conv:" + conversationID)
 	})
 	return s.bury(tx, tag.Conversation, c.Bot.ID, conversationID)

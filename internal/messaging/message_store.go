@@ -89,6 +89,7 @@ func (s *Service) changeMessage(tx *sqldb.Tx, c Caller, messageID string, tags m
 	if m, err = s.Message(tx, c, messageID); err != nil {
 		return nil, err
 	}
+	tx.AfterCommit(func() { s.fresh.forget(messageID) })
 	before := m.AllTags.Clone()
 	if err := applyTags(c, tag.Message, m.AllTags, tags); err != nil {
 		return nil, err
@@ -119,6 +120,7 @@ func (s *Service) DropMessage(tx *sqldb.Tx, c Caller, messageID string) error {
 	} else if err != nil {
 		return err
 	}
+	tx.AfterCommit(func() { s.fresh.forget(messageID) })
 	if _, err := tx.Exec("DELETE FROM tags WHERE entity = $1", m.ID); err != nil {
 		return err
 	}

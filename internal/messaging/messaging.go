@@ -11,6 +11,8 @@ import (
 
 	"parley/internal/api"
 	"parley/internal/auth"
+	"parley/internal/bus"
+	"parley/internal/cache"
 	"parley/internal/delivery"
 	"parley/internal/fault"
 	"parley/internal/sqldb"
@@ -60,7 +62,11 @@ type Actions interface {
 
 // Config are the parts a Service needs.
 type Config struct {
-	DB        *sqldb.DB
+	DB  *sqldb.DB
+	Bus bus.Bus // nil = this is the only server
+	// MaxAge is how old a cached row may get; 0 = as old as it likes, for a
+	// database that only this server writes to.
+	MaxAge    time.Duration
 	Directory Directory
 	Delivery  *delivery.Engine
 	Actions   Actions
@@ -77,11 +83,14 @@ type Config struct {
 // Service carries out the operations on messaging.
 type Service struct {
 	Config
-	known known
-	wake  chan struct{} // the sweeper's
+	known         known
+	fresh         fresh
+	users         *cache.Cache[User]
+	conversations *cache.Cache[Conversation]
+	wake          chan struct{} // the sweeper's
 }
 
-// New checks c and returns a ready Service.
+// New checks c and returns a ready Service. Close it when no request runs any more.
 func New(c Config) (*Service, error) {
 	if c.Listeners == nil {
 		c.Listeners = func(*Signal) {}
@@ -95,7 +104,12 @@ func New(c Config) (*Service, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	return &Service{Config: c, wake: make(chan struct{}, 1)}, nil
+	if c.Bus == nil {
+		c.Bus = bus.NewLocal()
+	}
+	s := &Service{Config: c, wake: make(chan struct{}, 1)}
+	s.openCaches()
+	return s, nil
 }
 
 // Ops are the operations of the Runtime API on messaging.

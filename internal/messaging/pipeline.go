@@ -160,10 +160,12 @@ func (s *Service) checkAuthor(q sqldb.Q, c Caller, installationID string, in New
 
 // outbox adds the event that takes an incoming message to the bot.
 func (s *Service) outbox(tx *sqldb.Tx, m *Message) error {
-	return s.addEvent(tx, &Event{
+	e := &Event{
 		ID: id.At("evt", int64(m.CreatedAt)), CreatedAt: m.CreatedAt, Type: eventMessageCreated, Status: Pending, BotID: m.BotID,
 		ConversationID: m.ConversationID, UserID: m.UserID, MessageID: m.ID,
-	})
+	}
+	tx.AfterCommit(func() { s.fresh.put(s.Now(), e, m) }) // before the lane is handed over
+	return s.addEvent(tx, e)
 }
 
 // lane is the order in which an event reaches its bot: that of its

@@ -22,13 +22,14 @@ var _ delivery.Source = Source{}
 
 // Next implements delivery.Source.
 func (s Source) Next(ctx context.Context, lane string, after int64) (*delivery.Work, error) {
-	q := s.DB.Reader(ctx)
-	e, err := sqldb.One[Event](q, "events", "WHERE lane = $1 AND lane_seq > $2 AND status = 'pending' ORDER BY lane_seq LIMIT 1", lane, after)
-	if errors.Is(err, sqldb.ErrNoRow) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
+	e, m := s.fresh.take(s.Now(), lane, after+1)
+	if e == nil {
+		var err error
+		if e, err = sqldb.One[Event](s.DB.Reader(ctx), "events", "WHERE lane = $1 AND lane_seq > $2 AND status = 'pending' ORDER BY lane_seq LIMIT 1", lane, after); errors.Is(err, sqldb.ErrNoRow) {
+			return nil, nil
+		} else if err != nil {
+			return nil, err
+		}
 	}
 	w := &delivery.Work{ID: e.ID, Seq: e.LaneSeq, Attempt: int(e.Attempts) + 1, CreatedAt: int64(e.CreatedAt), Ref: e.BotID}
 	c, err := s.CallerFor(ctx, e.BotID, "")
@@ -39,7 +40,7 @@ func (s Source) Next(ctx context.Context, lane string, after int64) (*delivery.W
 		w.Skip = &delivery.Outcome{Status: delivery.Ignored, Reason: "the bot has been deleted", Attempts: int(e.Attempts)}
 		return w, nil
 	}
-	if err := s.fillOne(q, c, e); errors.Is(err, sqldb.ErrNoRow) {
+	if err := s.fillOne(ctx, c, e, m); errors.Is(err, sqldb.ErrNoRow) {
 		w.Skip = &delivery.Outcome{Status: delivery.Ignored, Reason: "the message, its author or its conversation was deleted before the bot was told", Attempts: int(e.Attempts)}
 		return w, nil
 	} else if err != nil {
@@ -56,51 +57,32 @@ func (s Source) Next(ctx context.Context, lane string, after int64) (*delivery.W
 	return w, nil
 }
 
-// fillOne is fill for one event that is about to be delivered: it takes a
-// single read, and what is missing is ErrNoRow.
-func (s *Service) fillOne(q sqldb.Q, c Caller, e *Event) error {
+// fillOne is fill for one event that is about to be delivered. m is its message
+// if that is known already; what is missing is ErrNoRow.
+func (s *Service) fillOne(ctx context.Context, c Caller, e *Event, m *Message) error {
 	if e.BareType != eventMessageCreated || e.InstallationID != "" {
 		return nil
 	}
-	var m Message
-	var v Conversation
-	var u User
-	var dest []any
-	for _, row := range []sqldb.Row{&m, &v, &u} {
-		for _, column := range row.Columns() {
-			dest = append(dest, column.Field)
+	var err error
+	if m == nil {
+		if m, err = sqldb.One[Message](s.DB.Reader(ctx), "messages", "WHERE bot_id = $1 AND id = $2", e.BotID, e.MessageID); err != nil {
+			return err
 		}
 	}
-	rows, err := q.Query(fillText, e.BotID, e.MessageID)
+	v, err := s.cachedConversation(ctx, c, e.ConversationID)
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
-	if !rows.Next() {
-		return errors.Join(rows.Err(), sqldb.ErrNoRow)
-	}
-	if err := rows.Scan(dest...); err != nil {
+	u, err := s.CachedUser(ctx, c, e.UserID)
+	if err != nil {
 		return err
 	}
-	e.Payload, err = json.Marshal(messageCreated{u.As(c), v.As(c), m.As(c)})
+	if v == nil || u == nil {
+		return sqldb.ErrNoRow
+	}
+	e.Payload, err = json.Marshal(messageCreated{u, v, m.As(c)})
 	return err
 }
-
-var fillText = func() string {
-	text := "SELECT "
-	for i, t := range []struct {
-		alias string
-		row   sqldb.Row
-	}{{"m", &Message{}}, {"v", &Conversation{}}, {"u", &User{}}} {
-		for j, column := range t.row.Columns() {
-			if i+j > 0 {
-				text += ", "
-			}
-			text += t.alias + "." + column.Name
-		}
-	}
-	return text + " FROM messages m JOIN conversations v ON v.id = m.conversation_id JOIN users u ON u.id = m.user_id WHERE m.bot_id = $1 AND m.id = $2"
-}()
 
 // Done implements delivery.Source.
 func (s Source) Done(tx *sqldb.Tx, w *delivery.Work, o delivery.Outcome) error {

@@ -109,6 +109,7 @@ func (s *Service) ChangeUser(tx *sqldb.Tx, c Caller, userID string, in UserChang
 	if err != nil {
 		return nil, err
 	}
+	tx.AfterCommit(func() { s.users.Drop(userID) })
 	u.Name, u.PictureURL = changed(u.Name, in.Name), changed(u.PictureURL, in.PictureURL)
 	before := u.AllTags.Clone()
 	if err := applyTags(c, tag.User, u.AllTags, in.Tags); err != nil {
@@ -145,7 +146,10 @@ func (s *Service) DropUser(tx *sqldb.Tx, c Caller, userID string) error {
 	if _, err := tx.Exec("DELETE FROM tags WHERE entity = $1", userID); err != nil {
 		return err
 	}
-	tx.AfterCommit(func() { s.Ended("user:" + userID) })
+	tx.AfterCommit(func() {
+		s.users.Drop(userID)
+		s.Ended("user:" + userID)
+	})
 	return s.bury(tx, tag.User, c.Bot.ID, userID)
 }
 

@@ -197,7 +197,10 @@ func (w *writer) next() bool {
 }
 
 func (w *writer) take() {
-	n := min(len(w.soon), maxBatch)
+	n := 0
+	if w.due || w.closed {
+		n = min(len(w.soon), maxBatch)
+	}
 	w.batch = append(w.batch[:0], w.soon[:n]...)
 	if w.soon = drop(w.soon, n); len(w.soon) == 0 {
 		w.due = false

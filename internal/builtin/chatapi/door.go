@@ -58,7 +58,7 @@ func (s *Service) Admit(r *http.Request, class auth.Class) (auth.Principal, erro
 	if err != nil {
 		return auth.Principal{}, err
 	}
-	u, err := s.user(s.DB.Reader(ctx), c, p.TokenID)
+	u, err := s.user(ctx, c, p.TokenID)
 	if u != nil {
 		p.UserID, p.TokenID = u.ID, s.nameOf(u.ID, u.Tags)
 	}

@@ -40,7 +40,7 @@ func (s *Service) addParticipant(ctx context.Context, in addParticipantInput) (p
 	if err != nil {
 		return participantResult{}, err
 	}
-	u, err := s.user(q, m.Caller, in.UserID)
+	u, err := s.user(ctx, m.Caller, in.UserID)
 	if err != nil {
 		return participantResult{}, err
 	}

@@ -37,16 +37,12 @@ func (s *Service) viewUser(u *messaging.User) user {
 }
 
 // user finds a user by the id the client uses, nil if there is none.
-func (s *Service) user(q sqldb.Q, c messaging.Caller, name string) (*messaging.User, error) {
-	real, err := s.resolve(q, c, tag.User, name)
+func (s *Service) user(ctx context.Context, c messaging.Caller, name string) (*messaging.User, error) {
+	real, err := s.resolve(s.DB.Reader(ctx), c, tag.User, name)
 	if err != nil || real == "" {
 		return nil, err
 	}
-	u, err := s.Messaging.User(q, c, real)
-	if fault.Is(err, fault.ResourceNotFound) {
-		return nil, nil
-	}
-	return u, err
+	return s.Messaging.CachedUser(ctx, c, real)
 }
 
 type userResult struct {
@@ -122,7 +118,7 @@ func (s *Service) checkUserName(ctx context.Context, c messaging.Caller, name st
 	if err := checkName(name); err != nil {
 		return err
 	}
-	u, err := s.user(s.DB.Reader(ctx), c, name)
+	u, err := s.user(ctx, c, name)
 	if err != nil || u != nil {
 		return orTaken(err, "User", name)
 	}
