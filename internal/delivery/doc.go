@@ -37,7 +37,7 @@
 //	Enqueue ─ commit ─► queue of the endpoint ─► worker: Source.Next ─► Invoke ─► judge
 //	 sweep ────────────►   (turn by turn)                 ▲                         │
 //	                                                      └── next entry ◄──────────┤
-//	                              with the next commit, or 5 ms later:              ▼
+//	                              after 5 ms, with the next commit:                 ▼
 //	                              fence · Source.Done · attempts · breaker · lane ◄ outcome
 //
 // A worker keeps its position in the lane in memory and goes on with the next

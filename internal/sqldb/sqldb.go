@@ -171,8 +171,8 @@ func (db *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
 	return db.engine.write(ctx, fn)
 }
 
-// WriteSoon runs fn like Write, but with the next commit or at most 5 ms later,
-// and does not wait for it. done, which may be nil, gets the outcome after
+// WriteSoon runs fn like Write, but with the first commit after 5 ms, so that
+// several share it and a waiting Write is not held up by each, and does not wait for it. done, which may be nil, gets the outcome after
 // the commit, on a goroutine of the database's that it must not block. In which
 // order closures run is not said. WriteSoon itself waits while thousands are
 // before it.

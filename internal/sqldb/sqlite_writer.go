@@ -177,8 +177,8 @@ func (w *writer) run() {
 	close(w.moves)
 }
 
-// next waits for work and puts it into batch: what was asked for soon, then
-// what waits, in the order of arrival.
+// next waits for work and puts it into batch: what was asked for soon, once that
+// is due, then what waits, in the order of arrival.
 func (w *writer) next() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

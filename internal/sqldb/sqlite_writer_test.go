@@ -237,7 +237,7 @@ func TestSoonQueueSlowsItsCallers(t *testing.T) {
 	}
 }
 
-// TestSoonGoesFirst holds that a WriteSoon that has returned is not overtaken.
+// TestSoonGoesFirst holds that a WriteSoon that is due is not overtaken.
 func TestSoonGoesFirst(t *testing.T) {
 	t.Parallel()
 	db, w := openFile(t)
@@ -246,6 +246,11 @@ func TestSoonGoesFirst(t *testing.T) {
 	soon := make(chan error, 1)
 	db.WriteSoon(func(*Tx) error { order = append(order, "soon"); return nil }, func(err error) { soon <- err })
 	o := push(t, w, func(*Tx) error { order = append(order, "write"); return nil })
+	for ripe := false; !ripe; runtime.Gosched() {
+		w.mu.Lock()
+		ripe = w.due
+		w.mu.Unlock()
+	}
 	before := db.Stats()
 	release()
 	<-o.done
