@@ -25,15 +25,21 @@ func (e *Engine) sweepLoop(ctx context.Context) {
 			if wait <= 0 {
 				break
 			}
-			fired, stop := e.timer(time.Duration(wait) * time.Millisecond)
+			// The clock may be set back while the timer runs; the timer is not.
+			fired, stop := e.timer(min(time.Duration(wait)*time.Millisecond, sweepEvery))
+			ripe := false
 			select {
 			case <-fired:
+				ripe = true
 			case <-e.kick:
 			case <-ctx.Done():
 				stop()
 				return
 			}
 			stop()
+			if ripe {
+				break
+			}
 		}
 	}
 }

@@ -159,6 +159,17 @@ func (c *clock) advance(d time.Duration) {
 	})
 }
 
+// step sets the clock without time passing, as an operator or NTP does: what
+// sleeps goes on sleeping.
+func (c *clock) step(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+	for _, t := range c.timers {
+		t.at = t.at.Add(d)
+	}
+}
+
 // settled waits until somebody sleeps until exactly that time.
 func (c *clock) settled(t testing.TB, at time.Time) {
 	t.Helper()

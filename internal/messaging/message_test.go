@@ -6,10 +6,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"parley/internal/api"
 	"parley/internal/fault"
 	"parley/internal/id"
 	"parley/internal/sqldb"
@@ -366,6 +369,54 @@ func TestInitializeIncomingMessage(t *testing.T) {
 			if status, out := r.do(c.who, "POST", "/v1/chat/initialize-incoming-message", c.body); status < 400 || out["type"] != c.kind {
 				r.Errorf("%s: got %d %v, want %s", name, status, out, c.kind)
 			}
+		}
+	})
+}
+
+// Clients sort by createdAt: it goes on growing while the clock stands still or is set back.
+func TestTimeGrowsWhateverTheClockSays(t *testing.T) {
+	each(t, func(r *rig) {
+		var clock atomic.Int64
+		clock.Store(time.Now().UnixMilli())
+		cfg := r.s.Config
+		cfg.Now = func() time.Time { return time.UnixMilli(clock.Load()) }
+		s, err := New(cfg)
+		if err != nil {
+			r.Fatal(err)
+		}
+		defer s.Close()
+		user, conversation := r.user(chatOfA, `{"fid":"u"}`), r.conversation(chatOfA, "channel", `{}`)
+		c := r.caller(chatOfA)
+		var texts []string
+		var last api.Time
+		for n, step := range []int64{0, 0, -3_600_000, 0, 1, 7_200_000, -1} {
+			clock.Add(step)
+			texts = append(texts, fmt.Sprint(n))
+			r.write(func(tx *sqldb.Tx) error {
+				m, err := s.AddMessage(tx, c, NewMessage{ConversationID: conversation, UserID: user, Type: "text", Payload: api.Object(fmt.Sprintf(`{"text":"%d"}`, n))})
+				if err == nil && m.CreatedAt <= last {
+					r.Errorf("message %d has createdAt %d after %d", n, m.CreatedAt, last)
+				}
+				if err == nil {
+					last = m.CreatedAt
+				}
+				return err
+			})
+		}
+		var listed []string
+		for _, m := range r.ok(botOfA, "GET", "/v1/chat/messages?conversationId="+conversation, "", "")["messages"].([]any) {
+			listed = append(listed, m.(map[string]any)["payload"].(map[string]any)["text"].(string))
+		}
+		slices.Reverse(listed)
+		if !slices.Equal(listed, texts) {
+			r.Errorf("listed %q, want %q", listed, texts)
+		}
+		var delivered []string
+		for _, e := range r.await(len(texts)) {
+			delivered = append(delivered, e["payload"].(map[string]any)["message"].(map[string]any)["payload"].(map[string]any)["text"].(string))
+		}
+		if !slices.Equal(delivered, texts) {
+			r.Errorf("delivered %q, want %q", delivered, texts)
 		}
 	})
 }
