@@ -52,6 +52,7 @@ var layers = []struct{ dir, may string }{
 	{"internal/bus/bustest", "bus"},
 	{"internal/lease/leasetest", "lease"},
 	{"internal/endpoint/endpointtest", "endpoint outbound"},
+	{"internal/sqldb/litetest", ""},
 	{"internal/sqldb/sqldbtest", "schema sqldb sqldb/sqldbtest/pgserver"},
 	{"internal/sqldb/sqldbtest/pgserver", ""},
 	{"internal/sqldb/sqldbtest/pgcluster", "sqldb/sqldbtest/pgserver"},
