@@ -22,6 +22,7 @@ import (
 	"parley/internal/outbound"
 	"parley/internal/realtime"
 	"parley/internal/sqldb"
+	"parley/internal/timer"
 	"parley/internal/workspace"
 )
 
@@ -33,6 +34,7 @@ type parts struct {
 	bot       *bot.Service
 	catalog   *catalog.Service
 	delivery  *delivery.Engine
+	timers    *timer.Engine
 	messaging *messaging.Service
 	hub       *realtime.Hub
 	chat      *chatapi.Service
@@ -46,7 +48,7 @@ func build(c *core) (*parts, error) {
 	p := &parts{core: c}
 	p.outbound = outbound.New(outbound.Config{AllowLoopback: c.cfg.Dev, Allow: c.cfg.AllowOutbound, UserAgent: "Parley/" + c.cfg.Version})
 	for _, make := range []func() error{
-		p.makeWorkspace, p.makeCatalog, p.makeBot, p.checkKey, p.makeDelivery, p.makeMessaging, p.makeHub, p.makeChat,
+		p.makeWorkspace, p.makeCatalog, p.makeBot, p.checkKey, p.makeDelivery, p.makeTimers, p.makeMessaging, p.makeHub, p.makeChat,
 	} {
 		if err := make(); err != nil {
 			return nil, err
@@ -120,9 +122,14 @@ func (p *parts) makeDelivery() (err error) {
 	return err
 }
 
+func (p *parts) makeTimers() error {
+	p.timers = timer.New(timer.Config{DB: p.db, Bus: p.bus, Now: p.now, Log: p.log})
+	return nil
+}
+
 func (p *parts) makeMessaging() (err error) {
 	p.messaging, err = messaging.New(messaging.Config{
-		DB: p.db, Bus: p.bus, MaxAge: p.maxAge, Directory: newRules(p), Delivery: p.delivery, Actions: actions{p},
+		DB: p.db, Bus: p.bus, MaxAge: p.maxAge, Directory: newRules(p), Delivery: p.delivery, Timers: p.timers, Actions: actions{p},
 		Listeners: func(g *messaging.Signal) { p.chat.Notify(g) },
 		Ended:     func(group string) { p.hub.End(group) },
 		Now:       p.now, Log: p.log,
@@ -148,6 +155,7 @@ func (p *parts) run(ctx context.Context, failed context.CancelCauseFunc) *errgro
 	var g errgroup.Group
 	for _, part := range []func(context.Context) error{
 		p.delivery.Run,
+		p.timers.Run,
 		p.hub.Run,
 		func(ctx context.Context) error { return p.lease.Hold(ctx, "sweep", p.messaging.Run) },
 		func(ctx context.Context) error { return p.lease.Hold(ctx, "keys", p.sweepKeys) },

@@ -31,6 +31,7 @@ var layers = []struct{ dir, may string }{
 	{"internal/endpoint", "kernel"},
 	{"internal/delivery", "kernel endpoint"},
 	{"internal/realtime", "kernel"},
+	{"internal/timer", "kernel"},
 
 	// modules: one word of the product each
 	{"internal/workspace", "kernel engines"},
@@ -62,7 +63,7 @@ var layers = []struct{ dir, may string }{
 
 var groups = map[string]string{
 	"kernel":  "internal/fault internal/id internal/schema internal/sqldb internal/bus internal/cache internal/page internal/tag internal/lease internal/outbound internal/auth internal/once internal/api",
-	"engines": "internal/endpoint internal/delivery internal/realtime",
+	"engines": "internal/endpoint internal/delivery internal/realtime internal/timer",
 	"modules": "internal/workspace internal/bot internal/catalog internal/messaging",
 	"builtin": "internal/builtin/chatapi internal/builtin/echobot",
 	"spec":    "spec",

@@ -16,6 +16,7 @@ import (
 	"parley/internal/delivery"
 	"parley/internal/fault"
 	"parley/internal/sqldb"
+	"parley/internal/timer"
 	"parley/internal/tag"
 )
 
@@ -69,6 +70,7 @@ type Config struct {
 	MaxAge    time.Duration
 	Directory Directory
 	Delivery  *delivery.Engine
+	Timers    *timer.Engine // nil = a new one that nobody runs
 	Actions   Actions
 	// Listeners is told of every signal after the commit that made it. It must
 	// not block. May be nil.
@@ -106,6 +108,9 @@ func New(c Config) (*Service, error) {
 	}
 	if c.Bus == nil {
 		c.Bus = bus.NewLocal()
+	}
+	if c.Timers == nil {
+		c.Timers = timer.New(timer.Config{DB: c.DB, Now: c.Now, Log: c.Log})
 	}
 	s := &Service{Config: c, wake: make(chan struct{}, 1)}
 	s.openCaches()

@@ -174,6 +174,9 @@ func (s *Service) sweepBot(tx *sqldb.Tx, botID string) (int64, error) {
 	if err != nil || n > 0 {
 		return n, err
 	}
+	if n, err := s.Timers.CancelBot(tx, botID, chunk); err != nil || n > 0 {
+		return n, err
+	}
 	// A lane's key begins with its bot: a range of the primary key.
 	return first(tx, "bot:"+botID, "DELETE FROM lanes WHERE key IN (SELECT key FROM lanes WHERE key >= $1 || ':' AND key < $1 || ';' LIMIT $2)")
 }
