@@ -34,10 +34,12 @@ type Config[V any] struct {
 // Cache finds values by key. Finding one that is there takes no lock.
 type Cache[V any] struct {
 	c       Config[V]
-	values  sync.Map // key → *entry[V]
-	size    atomic.Int64
-	drops   atomic.Uint64 // counted before a value goes, so that a load that began earlier is noticed
+	values  sync.Map      // key → *entry[V]
+	drops   atomic.Uint64 // so that a load that began before one is noticed
 	release func()
+
+	mu   sync.Mutex // of changes: between a look at drops and a new value no drop may come
+	size int
 }
 
 type entry[V any] struct {
@@ -70,7 +72,9 @@ func (k *Cache[V]) Get(ctx context.Context, key string) (*V, error) {
 		return nil, err
 	}
 	if e.value == nil {
-		k.remove(key)
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.removeLocked(key)
 		return nil, nil
 	}
 	k.keep(key, e, before)
@@ -78,21 +82,19 @@ func (k *Cache[V]) Get(ctx context.Context, key string) (*V, error) {
 }
 
 // keep stores e unless something was dropped since before: e may have been read
-// ahead of that change, and would otherwise stay.
+// ahead of that change, and would stay.
 func (k *Cache[V]) keep(key string, e *entry[V], before uint64) {
-	if k.size.Load() >= int64(k.c.Max) {
-		k.values.Clear()
-		k.size.Store(0)
-	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if k.drops.Load() != before {
 		return
 	}
-	if _, was := k.values.Swap(key, e); !was {
-		k.size.Add(1)
+	if k.size >= k.c.Max {
+		k.values.Clear()
+		k.size = 0
 	}
-	// A drop that came between the check and the Swap has found nothing to remove.
-	if k.drops.Load() != before {
-		k.remove(key)
+	if _, was := k.values.Swap(key, e); !was {
+		k.size++
 	}
 }
 
@@ -104,13 +106,15 @@ func (k *Cache[V]) Drop(key string) {
 }
 
 func (k *Cache[V]) forget(key string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.drops.Add(1)
-	k.remove(key)
+	k.removeLocked(key)
 }
 
-func (k *Cache[V]) remove(key string) {
+func (k *Cache[V]) removeLocked(key string) {
 	if _, was := k.values.LoadAndDelete(key); was {
-		k.size.Add(-1)
+		k.size--
 	}
 }
 

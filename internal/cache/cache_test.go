@@ -125,8 +125,8 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 	n := 0
 	c.values.Range(func(any, any) bool { n++; return true })
-	if n > 100 || int64(n) != c.size.Load() {
-		t.Errorf("%d values are kept, counted as %d", n, c.size.Load())
+	if n > 100 || int64(n) != int64(c.size) {
+		t.Errorf("%d values are kept, counted as %d", n, int64(c.size))
 	}
 }
 
