@@ -74,6 +74,7 @@ var walks = map[string]walk{
 	"runtime/setState":                  {path: map[string]string{"type": "user", "id": "{user}", "name": "kept"}, body: `{"payload":{"a":1}}`},
 	"runtime/getOrSetState":             {path: map[string]string{"type": "bot", "id": "{bot}", "name": "kept"}, body: `{"payload":{"a":1}}`},
 	"runtime/patchState":                {path: map[string]string{"type": "conversation", "id": "{conversation}", "name": "kept"}, body: `{"payload":{"a":2}}`},
+	"runtime/listTagValues":             {path: map[string]string{"key": "fid"}, query: "type=user", open: true},
 	"runtime/callAction":                {body: `{"type":"chat:sendEvent","input":{"conversationId":"{conversation}","payload":{}}}`},
 
 	"admin/getAccount":                {as: asPerson, open: true},

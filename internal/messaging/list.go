@@ -8,7 +8,6 @@ import (
 	"parley/internal/api"
 	"parley/internal/page"
 	"parley/internal/sqldb"
-	"parley/internal/tag"
 )
 
 // listing is the reading of one list: what it is filtered and sorted by. The
@@ -47,17 +46,14 @@ func (l *listing) And(cond string, args ...any) {
 // table lists its entities in the order of their creation.
 func (l *listing) tagged(kind string, tags map[string]string) {
 	for i, name := range slices.Sorted(maps.Keys(tags)) {
-		r := tag.Resolve(l.caller.Owner(), name, l.caller.names())
-		if _, declared := l.caller.Rules.limit(kind)(r.Key); !declared && r.Owner == l.caller.Owner() {
-			r.Owner = "?" // what the definition does not know matches nothing
-		}
+		r := l.caller.tag(kind, name)
 		if i == 0 {
 			l.from = "tags t JOIN "
-			l.And("t.bot_id = ? AND t.kind = ? AND t.owner = ? AND t.key = ? AND t.value = ?", l.caller.Bot.ID, kind, r.Owner, r.Key, tags[name])
+			l.And("t.bot_id = ? AND t.kind = ? AND t.owner = ? AND t.key = ? AND t.value = ?", l.caller.Bot.ID, kind, r.Owner, r.Key, indexed(tags[name]))
 			continue
 		}
 		l.And(`EXISTS (SELECT 1 FROM tags x WHERE x.bot_id = t.bot_id AND x.kind = t.kind AND x.owner = ? AND x.key = ? AND x.value = ?
-			AND x.created_at = t.created_at AND x.entity = t.entity)`, r.Owner, r.Key, tags[name])
+			AND x.created_at = t.created_at AND x.entity = t.entity)`, r.Owner, r.Key, indexed(tags[name]))
 	}
 }
 

@@ -121,7 +121,7 @@ func New(c Config) (*Service, error) {
 func (s *Service) Ops() []api.Op {
 	var ops []api.Op
 	for _, table := range [][]api.Op{
-		s.conversationOps(), s.participantOps(), s.eventOps(), s.messageOps(), s.userOps(), s.stateOps(), s.actionOps(),
+		s.conversationOps(), s.participantOps(), s.eventOps(), s.messageOps(), s.userOps(), s.stateOps(), s.actionOps(), s.tagOps(),
 	} {
 		ops = append(ops, table...)
 	}

@@ -18,6 +18,16 @@ type entity struct {
 	at            int64 // its creation
 }
 
+// tag finds out which tag of a kind of entity the caller asks for by name. One
+// that its definition does not know has no values and matches nothing.
+func (c Caller) tag(kind, name string) tag.Ref {
+	r := tag.Resolve(c.Owner(), name, c.names())
+	if _, declared := c.Rules.limit(kind)(r.Key); !declared && r.Owner == c.Owner() {
+		r.Owner = "?"
+	}
+	return r
+}
+
 // newTags checks the tags of an entity that is being made.
 func newTags(c Caller, kind string, in map[string]string) (tag.Set, error) {
 	set := tag.Set{}
@@ -27,10 +37,14 @@ func newTags(c Caller, kind string, in map[string]string) (tag.Set, error) {
 // applyTags merges what the caller wants into set, if it may.
 func applyTags(c Caller, kind string, set tag.Set, in map[string]string) error {
 	changes, err := c.changes(kind, in, set)
-	if err == nil {
-		set.Apply(c.Owner(), changes)
+	if err != nil {
+		return err
 	}
-	return err
+	set.Apply(c.Owner(), changes)
+	if n := len(set[c.Owner()]); n > tag.MaxTags {
+		return fault.LimitExceeded.New("tags would have %d entries, the limit is %d", n, tag.MaxTags)
+	}
+	return nil
 }
 
 // writeTags brings the tags table from before to after.
@@ -41,7 +55,7 @@ func writeTags(tx *sqldb.Tx, e entity, before, after tag.Set) error {
 				continue
 			}
 			if _, err := tx.Exec(`DELETE FROM tags WHERE bot_id = $1 AND kind = $2 AND owner = $3 AND key = $4 AND value = $5 AND created_at = $6 AND entity = $7`,
-				e.bot, e.kind, owner, k, v, e.at, e.id); err != nil {
+				e.bot, e.kind, owner, k, indexed(v), e.at, e.id); err != nil {
 				return err
 			}
 		}
@@ -52,7 +66,7 @@ func writeTags(tx *sqldb.Tx, e entity, before, after tag.Set) error {
 				continue
 			}
 			if _, err := tx.Exec(`INSERT INTO tags (bot_id, kind, owner, key, value, created_at, entity) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-				e.bot, e.kind, owner, k, v, e.at, e.id); err != nil {
+				e.bot, e.kind, owner, k, indexed(v), e.at, e.id); err != nil {
 				return err
 			}
 		}
@@ -62,19 +76,17 @@ func writeTags(tx *sqldb.Tx, e entity, before, after tag.Set) error {
 
 // FindByTag returns the newest entity of a kind whose tag of that owner has the value, "" if there is none.
 func (s *Service) FindByTag(q sqldb.Q, botID, kind, owner, key, value string) (string, error) {
-	rows, err := q.Query(`SELECT entity FROM tags WHERE bot_id = $1 AND kind = $2 AND owner = $3 AND key = $4 AND value = $5
-		ORDER BY created_at DESC, entity DESC LIMIT 1`, botID, kind, owner, key, value)
-	if err != nil {
+	return firstTagged(q, botID, kind, tag.Ref{Owner: owner, Key: key}, indexed(value))
+}
+
+// firstTagged is FindByTag for the indexed form of a value.
+func firstTagged(q sqldb.Q, botID, kind string, ref tag.Ref, value string) (string, error) {
+	found, err := column(q, `SELECT entity FROM tags WHERE bot_id = $1 AND kind = $2 AND owner = $3 AND key = $4 AND value = $5
+		ORDER BY created_at DESC, entity DESC LIMIT 1`, botID, kind, ref.Owner, ref.Key, value)
+	if err != nil || len(found) == 0 {
 		return "", err
 	}
-	defer rows.Close()
-	var found string
-	for rows.Next() {
-		if err := rows.Scan(&found); err != nil {
-			return "", err
-		}
-	}
-	return found, rows.Err()
+	return found[0], nil
 }
 
 // discriminator is what a get-or-create looks for: all of some tags, or, if
@@ -124,10 +136,10 @@ func (d discriminator) lock(tx *sqldb.Tx, c Caller, kind string, more ...string)
 func (d discriminator) candidates(q sqldb.Q, c Caller, kind string) ([]string, error) {
 	keys := slices.Sorted(maps.Keys(d.tags))
 	w := &sqldb.Where{}
-	w.And("t.bot_id = ? AND t.kind = ? AND t.owner = ? AND t.key = ? AND t.value = ?", c.Bot.ID, kind, c.Owner(), keys[0], d.tags[keys[0]])
+	w.And("t.bot_id = ? AND t.kind = ? AND t.owner = ? AND t.key = ? AND t.value = ?", c.Bot.ID, kind, c.Owner(), keys[0], indexed(d.tags[keys[0]]))
 	for _, k := range keys[1:] {
 		w.And(`EXISTS (SELECT 1 FROM tags x WHERE x.bot_id = t.bot_id AND x.kind = t.kind AND x.owner = t.owner AND x.key = ? AND x.value = ?
-			AND x.created_at = t.created_at AND x.entity = t.entity)`, k, d.tags[k])
+			AND x.created_at = t.created_at AND x.entity = t.entity)`, k, indexed(d.tags[k]))
 	}
 	return column(q, "SELECT t.entity FROM tags t "+w.String()+" ORDER BY t.created_at DESC, t.entity DESC LIMIT 500", w.Args...)
 }

@@ -117,6 +117,15 @@ func Cut[T any](l *List, rows []T, at func(T) (int64, string)) ([]T, Meta, error
 	return rows, Meta{NextToken: encode(mark, c)}, nil
 }
 
+// After is the place the list continues from, the zero Cursor at its beginning:
+// for lists that Keyset cannot read.
+func (l *List) After() Cursor {
+	if l.after == nil {
+		return Cursor{}
+	}
+	return *l.after
+}
+
 // mark is a short hash of what the list was asked for.
 func (l *List) mark() (uint32, error) {
 	h := fnv.New32a()
@@ -126,11 +135,12 @@ func (l *List) mark() (uint32, error) {
 	return h.Sum32(), nil
 }
 
-// A token is the base64 of a version byte, the mark, the sort key and the id.
+// A token is the base64 of a version byte, the mark, the sort key and the id,
+// which may be a value, such as a tag's.
 const (
 	version  = 1
-	maxToken = 400
-	maxID    = 200
+	maxToken = 3_000
+	maxID    = 2_100
 )
 
 func encode(mark uint32, c Cursor) string {

@@ -27,6 +27,10 @@ const (
 // definition allows more.
 const MaxValue = 500
 
+// MaxTags is the number of tags an owner may have on one entity: as many as it
+// may define.
+const MaxTags = 50
+
 // Set holds the tags of one entity: owner → key → value.
 type Set map[string]map[string]string
 

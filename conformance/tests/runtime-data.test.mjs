@@ -1,0 +1,30 @@
+// The values of tags, messages from elsewhere and counts, with the official client as bot and as integration.
+import assert from 'node:assert/strict'
+import { before } from 'node:test'
+import { collect, fresh, makeBot, rejects, test } from '../lib/parley.mjs'
+
+let bot, b, i
+before(async () => {
+  bot = await makeBot({ url: 'http://127.0.0.1:1' })
+  b = bot.client
+  i = bot.integration
+})
+
+const values = async (client, args) => (await collect((a) => client.listTagValues(a), 'tags', args)).items.map((t) => t.value)
+
+test('tags: the values of a tag, each once, in pages, in the view of bot and integration', async () => {
+  const mark = fresh()
+  const want = Array.from({ length: 23 }, (_, n) => `${mark}-${String(n).padStart(2, '0')}`)
+  for (const fid of want) await i.createUser({ tags: { fid, profile: mark } })
+  for (const nr of ['2', '1', '2']) await b.createUser({ tags: { mark: nr } })
+  const ours = (all) => all.filter((v) => v.startsWith(mark))
+  assert.deepEqual(ours(await values(b, { key: 'chat:fid', type: 'user' })), want)
+  assert.deepEqual(ours(await values(i, { key: 'fid', type: 'user' })), want)
+  assert.deepEqual(ours(await values(i, { key: 'profile', type: 'user' })), [mark])
+  assert.deepEqual(await values(b, { key: 'mark', type: 'user' }), ['1', '2'])
+  assert.deepEqual(await values(i, { key: 'mark', type: 'user' }), [])
+  assert.deepEqual(await values(b, { key: 'fid', type: 'user' }), [])
+  assert.deepEqual(await values(b, { key: 'mark', type: 'message' }), [])
+  await rejects(b.listTagValues({ key: 'mark', type: 'event' }), 'InvalidQuery')
+  await rejects(b.listTagValues({ key: 'a.b', type: 'user' }), 'InvalidIdentifier')
+})
