@@ -87,6 +87,7 @@ func (p *parts) makeCatalog() (err error) {
 func (p *parts) makeBot() (err error) {
 	p.bot, err = bot.New(bot.Config{
 		DB: p.db, Bus: p.bus, Box: p.box, Users: botUsers{p}, Catalog: integrations{p}, PublicURL: p.url,
+		Enqueue: func(tx *sqldb.Tx, l delivery.Lane) (int64, error) { return p.delivery.Enqueue(tx, l) },
 		Deleting: func(tx *sqldb.Tx, botID string) error {
 			return errors.Join(p.workspace.ForgetBot(tx, botID), p.messaging.BuryBot(tx, botID))
 		},

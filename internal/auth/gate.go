@@ -42,6 +42,10 @@ type Installation struct {
 	WebhookID       string
 	Enabled         bool
 	Removed         bool
+	// Outside says that the integration runs outside Parley, so that it is told
+	// of what concerns it over its endpoint.
+	Outside          bool
+	DisabledChannels []string // channels of the integration that the bot does not use
 }
 
 // Bot is a bot as the gate sees it. Values are shared between requests and

@@ -15,6 +15,7 @@ import (
 	"parley/internal/auth"
 	"parley/internal/bus"
 	"parley/internal/cache"
+	"parley/internal/delivery"
 	"parley/internal/sqldb"
 )
 
@@ -36,6 +37,7 @@ type Integration struct {
 	ID, Name, Version           string
 	Title, Description, IconURL string
 	Public                      bool
+	Outside                     bool // it runs outside Parley, at a URL
 	Visibility                  string
 	VerificationStatus          string
 	LifecycleStatus             string
@@ -53,6 +55,9 @@ type Config struct {
 	Catalog Catalog
 	// PublicURL is where installations are reached from outside, without a slash at the end.
 	PublicURL string
+	// Enqueue puts the registration of an installation into its lane; the engine
+	// takes it from Registrations.
+	Enqueue func(tx *sqldb.Tx, l delivery.Lane) (seq int64, err error)
 	// Deleting takes part in the transaction that deletes a bot. May be nil.
 	Deleting func(tx *sqldb.Tx, botID string) error
 	// Changed is told after every commit that changed a bot. It must not block. May be nil.
@@ -85,7 +90,7 @@ const (
 func New(c Config) (*Service, error) {
 	for name, missing := range map[string]bool{
 		"DB": c.DB == nil, "Bus": c.Bus == nil, "Box": c.Box == nil, "Users": c.Users == nil,
-		"Catalog": c.Catalog == nil, "PublicURL": c.PublicURL == "", "Now": c.Now == nil,
+		"Catalog": c.Catalog == nil, "Enqueue": c.Enqueue == nil, "PublicURL": c.PublicURL == "", "Now": c.Now == nil,
 	} {
 		if missing {
 			return nil, errors.New("bot: Config." + name + " is missing")

@@ -115,11 +115,17 @@ func (s *Service) installation(in *installation) Installation {
 	return Installation{
 		Installation: auth.Installation{
 			ID: in.ID, Alias: in.Alias, IntegrationID: in.IntegrationID, IntegrationName: in.Name, Version: in.Version,
-			WebhookID: in.WebhookID, Enabled: in.Enabled, Removed: in.Removed,
+			WebhookID: in.WebhookID, Enabled: in.Enabled, Removed: in.Removed, DisabledChannels: in.DisabledChannels,
+			Outside: s.outside(in.IntegrationID),
 		},
 		BotID: in.BotID, WebhookURL: s.webhookURL(in.WebhookID), Configuration: in.configuration, ConfigurationType: in.ConfigurationType,
-		DisabledChannels: in.DisabledChannels, CreatedAt: in.CreatedAt, UpdatedAt: in.UpdatedAt,
+		CreatedAt: in.CreatedAt, UpdatedAt: in.UpdatedAt,
 	}
+}
+
+func (s *Service) outside(integrationID string) bool {
+	version, ok := s.Catalog.Lookup(integrationID)
+	return ok && version.Outside
 }
 
 func (r *row) definition() *Definition {

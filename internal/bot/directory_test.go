@@ -35,8 +35,8 @@ func TestDefinition(t *testing.T) {
 			Actions:          map[string]bool{"add": true},
 			Subscriptions:    map[string]bool{"chat:custom": true},
 			Installations: []Installation{{
-				Installation: auth.Installation{ID: in.ID, Alias: "chat", IntegrationID: chat10, IntegrationName: "chat", Version: "1.0.0", WebhookID: shown.Integrations["chat"].WebhookID, Enabled: true},
-				BotID:        botID, WebhookURL: shown.Integrations["chat"].WebhookURL, Configuration: []byte(`{"encryptionKey":"k"}`), DisabledChannels: []string{},
+				Installation: auth.Installation{ID: in.ID, Alias: "chat", IntegrationID: chat10, IntegrationName: "chat", Version: "1.0.0", WebhookID: shown.Integrations["chat"].WebhookID, Enabled: true, DisabledChannels: []string{}},
+				BotID:        botID, WebhookURL: shown.Integrations["chat"].WebhookURL, Configuration: []byte(`{"encryptionKey":"k"}`),
 				CreatedAt: in.CreatedAt, UpdatedAt: in.UpdatedAt,
 			}},
 		}

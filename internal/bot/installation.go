@@ -20,7 +20,6 @@ type Installation struct {
 	WebhookURL        string
 	Configuration     api.Object // may hold secrets: never log it
 	ConfigurationType string     // "" = the ordinary one
-	DisabledChannels  []string
 	CreatedAt         api.Time
 	UpdatedAt         api.Time
 }
@@ -45,7 +44,12 @@ type installation struct {
 	CreatedAt         api.Time
 	UpdatedAt         api.Time
 
+	RegistrationSeq      int64
+	RegistrationAttempts int64
+	RegisterEvery        string
+
 	configuration api.Object // what Sealed holds
+	call          bool       // it is to be registered or unregistered
 }
 
 // Columns binds the columns of table installations.
@@ -66,6 +70,9 @@ func (in *installation) Columns() []sqldb.Column {
 		{Name: "identifier", Field: &in.Identifier},
 		{Name: "status", Field: &in.Status},
 		{Name: "status_reason", Field: &in.StatusReason},
+		{Name: "registration_seq", Field: &in.RegistrationSeq},
+		{Name: "registration_attempts", Field: &in.RegistrationAttempts},
+		{Name: "register_every", Field: &in.RegisterEvery},
 		{Name: "created_at", Field: (*int64)(&in.CreatedAt)},
 		{Name: "updated_at", Field: (*int64)(&in.UpdatedAt)},
 	}
@@ -150,6 +157,7 @@ func (p *plan) remove(key string) error {
 	}
 	if r != nil {
 		r.Removed, r.Enabled = true, false
+		r.settle(p.before[r.ID], p.s.outside(r.IntegrationID))
 	}
 	return nil
 }
@@ -319,11 +327,7 @@ func (p *plan) set(r *installation, version *Integration, key string, in *instal
 	if in.DisabledChannels != nil {
 		r.DisabledChannels = *in.DisabledChannels
 	}
-	// Integrations that are written in Go have nothing to register.
-	r.Status = "registered"
-	if !r.Enabled {
-		r.Status = "unregistered"
-	}
+	r.settle(p.before[r.ID], version.Outside)
 	return p.check(r, version, key)
 }
 
@@ -353,6 +357,9 @@ func (p *plan) write(tx *sqldb.Tx) (ended []string, err error) {
 		}
 		r.UpdatedAt = p.now
 		r.Sealed = p.s.seal(r.configuration, r.ID+"/configuration")
+		if err := p.s.enqueue(tx, r); err != nil {
+			return nil, err
+		}
 		if before == nil {
 			_, err = sqldb.Insert(tx, "installations", r)
 		} else {
@@ -371,7 +378,7 @@ func (p *plan) write(tx *sqldb.Tx) (ended []string, err error) {
 func (in *installation) same(o *installation) bool {
 	return in.IntegrationID == o.IntegrationID && in.Version == o.Version && in.Enabled == o.Enabled && in.Removed == o.Removed &&
 		in.ConfigurationType == o.ConfigurationType && slices.Equal(in.DisabledChannels, o.DisabledChannels) &&
-		in.Status == o.Status && slices.Equal(in.configuration, o.configuration)
+		in.Status == o.Status && !in.call && slices.Equal(in.configuration, o.configuration)
 }
 
 // show is the installation as the owner of the bot sees it.

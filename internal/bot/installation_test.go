@@ -32,7 +32,7 @@ func TestInstall(t *testing.T) {
 			t.Errorf("got %+v", h)
 		}
 		r.put(t, botID, `{"integrations":{"acme/hooky":{"configurationType":null,"enabled":true}}}`).want(t, 200, "hooky")
-		if h := r.shown(t, botID).Integrations["acme/hooky"]; !h.ConfigurationType.Null || !h.Enabled || h.Status != "registered" {
+		if h := r.shown(t, botID).Integrations["acme/hooky"]; !h.ConfigurationType.Null || !h.Enabled || h.Status != "registration_pending" {
 			t.Errorf("got %+v", h)
 		}
 		// A body without integrations leaves them.

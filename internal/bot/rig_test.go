@@ -25,6 +25,8 @@ import (
 	"parley/internal/api"
 	"parley/internal/auth"
 	"parley/internal/bus"
+	"parley/internal/delivery"
+	"parley/internal/endpoint"
 	"parley/internal/fault"
 	"parley/internal/sqldb"
 )
@@ -52,11 +54,35 @@ type rig struct {
 	mu      sync.Mutex
 	changed []string
 	ended   []string
+
+	engine *delivery.Engine // of registrations; it runs where a test starts it
+	calls  chan endpoint.Operation
+	answer func(op endpoint.Operation) (endpoint.Answer, error)
+}
+
+// Invoke is the side of the integrations.
+func (r *rig) Invoke(_ context.Context, endpointID string, op endpoint.Operation) (endpoint.Answer, error) {
+	op.Type = endpointID
+	r.calls <- op
+	return r.answer(op)
+}
+
+func (*rig) Limit(context.Context, string) time.Duration { return time.Minute }
+
+// late hands the engine a source that is made after it.
+type late struct{ r *rig }
+
+func (l late) Next(ctx context.Context, lane string, after int64) (*delivery.Work, error) {
+	return Registrations{l.r.Service}.Next(ctx, lane, after)
+}
+
+func (l late) Done(tx *sqldb.Tx, w *delivery.Work, o delivery.Outcome) error {
+	return Registrations{l.r.Service}.Done(tx, w, o)
 }
 
 func newRig(t *testing.T, db *sqldb.DB, b bus.Bus, maxAge time.Duration) *rig {
 	t.Helper()
-	r := &rig{}
+	r := &rig{calls: make(chan endpoint.Operation, 100)}
 	r.clock.Store(start)
 	now := func() time.Time { return time.UnixMilli(r.clock.Load()) }
 	box, err := auth.NewBox(make([]byte, 32))
@@ -64,8 +90,12 @@ func newRig(t *testing.T, db *sqldb.DB, b bus.Bus, maxAge time.Duration) *rig {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(&r.log, nil))
+	if r.engine, err = delivery.New(delivery.Config{DB: db, Bus: b, Source: late{r}, Invoker: r, Now: now, Log: log}); err != nil {
+		t.Fatal(err)
+	}
 	r.Service, err = New(Config{
-		DB: db, Bus: b, Box: box, Users: users{}, Catalog: catalogue{}, PublicURL: "https://bots.example.com/", Now: now, MaxAge: maxAge, Log: log,
+		Enqueue: r.engine.Enqueue,
+		DB:      db, Bus: b, Box: box, Users: users{}, Catalog: catalogue{}, PublicURL: "https://bots.example.com/", Now: now, MaxAge: maxAge, Log: log,
 		Changed: func(botID string) { r.note(&r.changed, botID) },
 		Ended:   func(installationID string) { r.note(&r.ended, installationID) },
 	})
@@ -127,7 +157,7 @@ func (catalogue) Lookup(integrationID string) (*Integration, bool) {
 	case chat11:
 		in.Name, in.Version = "chat", "1.1.0"
 	case hooky:
-		in.Name, in.Version = "acme/hooky", "0.1.0"
+		in.Name, in.Version, in.Outside = "acme/hooky", "0.1.0", true
 	default:
 		return nil, false
 	}

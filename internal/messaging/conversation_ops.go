@@ -153,14 +153,19 @@ func (s *Service) updateConversation(ctx context.Context, in updateConversationI
 	if err != nil {
 		return conversationResult{}, err
 	}
-	if _, err := s.Conversation(s.DB.Reader(ctx), c, in.ID); err != nil {
+	v, err := s.Conversation(s.DB.Reader(ctx), c, in.ID)
+	if err != nil {
 		return conversationResult{}, err
 	}
 	if in.CurrentTaskID != "" {
 		return conversationResult{}, c.dangling("Task", in.CurrentTaskID)
 	}
+	told, err := s.wants(ctx, c, v.InstallationID, opConversationUpdated)
+	if err != nil {
+		return conversationResult{}, err
+	}
 	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (conversationResult, error) {
-		v, err := s.ChangeConversation(tx, c, in.ID, values(in.Tags))
+		v, err := s.changeConversation(tx, c, in.ID, values(in.Tags), told)
 		return conversationResult{v}, err
 	})
 }

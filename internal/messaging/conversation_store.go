@@ -126,8 +126,9 @@ func (s *Service) Carrier(q sqldb.Q, conversationID string) (botID, installation
 	return botID, installationID, errors.Join(err, rows.Err())
 }
 
-// ChangeConversation merges tags into a conversation.
-func (s *Service) ChangeConversation(tx *sqldb.Tx, c Caller, conversationID string, tags map[string]string) (*Conversation, error) {
+// changeConversation merges tags into a conversation, and tells its installation
+// if that asked for it.
+func (s *Service) changeConversation(tx *sqldb.Tx, c Caller, conversationID string, tags map[string]string, told bool) (*Conversation, error) {
 	if _, err := s.lock(tx, c, conversationID, 0); err != nil {
 		return nil, err
 	}
@@ -135,7 +136,8 @@ func (s *Service) ChangeConversation(tx *sqldb.Tx, c Caller, conversationID stri
 	if err != nil {
 		return nil, err
 	}
-	before := v.AllTags.Clone()
+	before := *v
+	before.AllTags = v.AllTags.Clone()
 	if err := applyTags(c, tag.Conversation, v.AllTags, tags); err != nil {
 		return nil, err
 	}
@@ -144,12 +146,21 @@ func (s *Service) ChangeConversation(tx *sqldb.Tx, c Caller, conversationID stri
 	if err := sqldb.Update(tx, "conversations", v, sqldb.Column{Name: "id", Field: &v.ID}); err != nil {
 		return nil, err
 	}
-	return v.As(c), writeTags(tx, entity{c.Bot.ID, tag.Conversation, v.ID, int64(v.CreatedAt)}, before, v.AllTags)
+	if told {
+		if err := s.sendConversationUpdate(tx, c, before, *v); err != nil {
+			return nil, err
+		}
+	}
+	return v.As(c), writeTags(tx, entity{c.Bot.ID, tag.Conversation, v.ID, int64(v.CreatedAt)}, before.AllTags, v.AllTags)
 }
 
 // DropConversation deletes a conversation; what hangs on it is swept.
 func (s *Service) DropConversation(tx *sqldb.Tx, c Caller, conversationID string) error {
-	if _, err := s.lock(tx, c, conversationID, 0); err != nil {
+	h, err := s.lock(tx, c, conversationID, 0)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.Exec("DELETE FROM lanes WHERE key = $1 AND due = 9223372036854775807", outgoingLaneOf(h.installationID, conversationID)); err != nil {
 		return err
 	}
 	for _, statement := range []string{

@@ -137,11 +137,16 @@ func (s *Service) updateMessage(ctx context.Context, in updateMessageInput) (mes
 	if err := checkPayload("payload", in.Payload); err != nil {
 		return messageResult{}, err
 	}
-	if _, err := s.Message(s.DB.Reader(ctx), c, in.ID); err != nil {
+	m, err := s.Message(s.DB.Reader(ctx), c, in.ID)
+	if err != nil {
+		return messageResult{}, err
+	}
+	told, err := s.wants(ctx, c, m.InstallationID, opMessageUpdated)
+	if err != nil {
 		return messageResult{}, err
 	}
 	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (messageResult, error) {
-		m, err := s.changeMessage(tx, c, in.ID, values(in.Tags), in.Payload)
+		m, err := s.changeMessage(tx, c, in.ID, values(in.Tags), in.Payload, told)
 		return messageResult{m}, err
 	})
 }

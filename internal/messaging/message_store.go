@@ -77,8 +77,9 @@ func (s *Service) findMessage(q sqldb.Q, c Caller, in NewMessage, key discrimina
 }
 
 // changeMessage merges tags into a message and replaces its payload, if given.
-// Nobody is told: the message has been delivered as it was.
-func (s *Service) changeMessage(tx *sqldb.Tx, c Caller, messageID string, tags map[string]string, payload api.Object) (*Message, error) {
+// The message has been delivered as it was: of the change only an installation
+// is told that asked for it.
+func (s *Service) changeMessage(tx *sqldb.Tx, c Caller, messageID string, tags map[string]string, payload api.Object, told bool) (*Message, error) {
 	m, err := s.Message(tx, c, messageID)
 	if err != nil {
 		return nil, err
@@ -90,7 +91,8 @@ func (s *Service) changeMessage(tx *sqldb.Tx, c Caller, messageID string, tags m
 		return nil, err
 	}
 	tx.AfterCommit(func() { s.fresh.forget(messageID) })
-	before := m.AllTags.Clone()
+	before := *m
+	before.AllTags = m.AllTags.Clone()
 	if err := applyTags(c, tag.Message, m.AllTags, tags); err != nil {
 		return nil, err
 	}
@@ -101,7 +103,12 @@ func (s *Service) changeMessage(tx *sqldb.Tx, c Caller, messageID string, tags m
 	if err := sqldb.Update(tx, "messages", m, sqldb.Column{Name: "bot_id", Field: &m.BotID}, sqldb.Column{Name: "id", Field: &m.ID}); err != nil {
 		return nil, err
 	}
-	return m.As(c), writeTags(tx, entity{m.BotID, tag.Message, m.ID, int64(m.CreatedAt)}, before, m.AllTags)
+	if told {
+		if err := s.sendMessageUpdate(tx, c, before, *m); err != nil {
+			return nil, err
+		}
+	}
+	return m.As(c), writeTags(tx, entity{m.BotID, tag.Message, m.ID, int64(m.CreatedAt)}, before.AllTags, m.AllTags)
 }
 
 // DropMessage deletes a message and signals it. An event that has not reached

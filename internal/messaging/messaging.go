@@ -16,8 +16,8 @@ import (
 	"parley/internal/delivery"
 	"parley/internal/fault"
 	"parley/internal/sqldb"
-	"parley/internal/timer"
 	"parley/internal/tag"
+	"parley/internal/timer"
 )
 
 // MaxPayload is the size limit of a message's, event's or state's payload.
@@ -39,6 +39,8 @@ type Rules struct {
 	States   map[string]string         // name → type
 	Channels map[string]bool
 	Events   map[string]bool
+	// Operations are those that the installation asks to be told of besides.
+	Operations map[string]bool
 }
 
 // limit returns the tag.Limit of a kind of entity.
@@ -121,7 +123,7 @@ func New(c Config) (*Service, error) {
 func (s *Service) Ops() []api.Op {
 	var ops []api.Op
 	for _, table := range [][]api.Op{
-		s.conversationOps(), s.participantOps(), s.eventOps(), s.messageOps(), s.userOps(), s.stateOps(), s.actionOps(), s.tagOps(),
+		s.conversationOps(), s.participantOps(), s.eventOps(), s.messageOps(), s.userOps(), s.stateOps(), s.actionOps(), s.tagOps(), s.importOps(),
 	} {
 		ops = append(ops, table...)
 	}

@@ -18,7 +18,8 @@ import (
 //	advance     the head of the conversation: sequence, position, time
 //	author      whose message it is, and so its direction
 //	messages    the row
-//	lane, event the outbox entry to the bot, for incoming messages
+//	lane, event the outbox entry to the bot, for incoming messages; for outgoing
+//	            ones that to an installation that runs outside Parley
 //	after the commit: listeners, lane worker
 
 // NewMessage is what a message is made of.
@@ -93,6 +94,9 @@ func (s *Service) AddMessage(tx *sqldb.Tx, c Caller, in NewMessage) (*Message, e
 		if err := s.outbox(tx, m); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.sendMessage(tx, c, m); err != nil {
+		return nil, err
 	}
 	m.As(c)
 	tx.AfterCommit(func() {

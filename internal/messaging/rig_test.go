@@ -35,19 +35,27 @@ type rig struct {
 
 	mu      sync.Mutex
 	got     []map[string]any // events that reached the bots
-	arrived chan struct{}    // one for each
+	calls   []call           // operations that reached installations
+	arrived chan struct{}    // one for each of both
 	signals []*Signal
 }
 
 // town is the directory of the tests: it stands for the bot module.
 type town struct {
+	mu    sync.Mutex
 	bots  map[string]*auth.Bot
 	rules map[string]*Rules // by bot and installation
 }
 
-func (t *town) Bot(_ context.Context, botID string) (*auth.Bot, error) { return t.bots[botID], nil }
+func (t *town) Bot(_ context.Context, botID string) (*auth.Bot, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.bots[botID], nil
+}
 
 func (t *town) Rules(_ context.Context, botID, installationID string) (*Rules, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if r := t.rules[botID+installationID]; r != nil {
 		return r, nil
 	}
@@ -116,6 +124,23 @@ func newRig(t testing.TB, db *sqldb.DB) *rig {
 	return r
 }
 
+// idle waits until everything is delivered and marked.
+func (r *rig) idle() {
+	r.Helper()
+	if err := r.s.Delivery.Idle(r.Context()); err != nil {
+		r.Fatal(err)
+	}
+}
+
+func (r *rig) count(query string, args ...any) int {
+	r.Helper()
+	n, err := sqldb.Scalar[int](r.s.DB.Reader(r.Context()), query, args...)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return n
+}
+
 func (r *rig) write(fn func(tx *sqldb.Tx) error) {
 	r.Helper()
 	if err := r.s.DB.Write(r.Context(), fn); err != nil {
@@ -127,14 +152,27 @@ func (r *rig) write(fn func(tx *sqldb.Tx) error) {
 // with the id of the installation.
 func (r *rig) admit(req *http.Request, _ auth.Class) (auth.Principal, error) {
 	p := auth.Principal{Kind: auth.Person, TokenID: "t", WorkspaceID: "w", BotID: req.Header.Get("X-Bot-Id"), InstallationID: req.Header.Get("X-Integration-Id")}
-	if r.town.bots[p.BotID] == nil {
+	if b, _ := r.town.Bot(req.Context(), p.BotID); b == nil {
 		return p, fault.Forbidden.New("no such bot")
 	}
 	return p, nil
 }
 
-// Invoke is the bot's side: it notes the event.
-func (r *rig) Invoke(_ context.Context, _ string, op endpoint.Operation) (endpoint.Answer, error) {
+// call is an operation that reached an installation.
+type call struct {
+	endpoint string
+	op       endpoint.Operation
+}
+
+// Invoke is the side of bots and installations: it notes what comes.
+func (r *rig) Invoke(_ context.Context, endpointID string, op endpoint.Operation) (endpoint.Answer, error) {
+	if isOutgoing(endpointID) {
+		r.mu.Lock()
+		r.calls = append(r.calls, call{endpointID, op})
+		r.mu.Unlock()
+		r.arrived <- struct{}{}
+		return endpoint.Answer{Status: 200, Body: []byte("{}")}, nil
+	}
 	var body struct {
 		Event map[string]any `json:"event"`
 	}

@@ -22,6 +22,9 @@ var _ delivery.Source = Source{}
 
 // Next implements delivery.Source.
 func (s Source) Next(ctx context.Context, lane string, after int64) (*delivery.Work, error) {
+	if isOutgoing(lane) {
+		return s.nextOutgoing(ctx, lane, after)
+	}
 	e, m := s.fresh.take(s.Now(), lane, after+1)
 	if e == nil {
 		var err error
@@ -86,6 +89,9 @@ func (s *Service) fillOne(ctx context.Context, c Caller, e *Event, m *Message) e
 
 // Done implements delivery.Source.
 func (s Source) Done(tx *sqldb.Tx, w *delivery.Work, o delivery.Outcome) error {
+	if w.Ref == outgoingRef {
+		return s.doneOutgoing(tx, w, o)
+	}
 	_, err := tx.Exec("UPDATE events SET status = $1, failure_reason = $2, attempts = $3 WHERE bot_id = $4 AND id = $5 AND status = 'pending'",
 		string(o.Status), o.Reason, int64(o.Attempts), w.Ref, w.ID)
 	return err

@@ -169,6 +169,10 @@ func (s *Service) sweepBot(tx *sqldb.Tx, botID string) (int64, error) {
 		"DELETE FROM states WHERE id IN (SELECT id FROM states WHERE bot_id = $1 LIMIT $2)",
 		"DELETE FROM users WHERE id IN (SELECT id FROM users WHERE bot_id = $1 LIMIT $2)",
 		"DELETE FROM tags WHERE bot_id = $1 AND entity IN (SELECT entity FROM tags WHERE bot_id = $1 LIMIT $2)",
+		"DELETE FROM outbox WHERE bot_id = $1 AND id IN (SELECT id FROM outbox WHERE bot_id = $1 LIMIT $2)",
+		"DELETE FROM action_log WHERE bot_id = $1 AND id IN (SELECT id FROM action_log WHERE bot_id = $1 LIMIT $2)",
+		`DELETE FROM lanes WHERE key IN (SELECT l.key FROM installations i JOIN lanes l ON l.key >= 'inst:' || i.id || ':' AND l.key < 'inst:' || i.id || ';'
+			WHERE i.bot_id = $1 LIMIT $2)`,
 		"DELETE FROM installations WHERE id IN (SELECT id FROM installations WHERE bot_id = $1 LIMIT $2)",
 	)
 	if err != nil || n > 0 {
@@ -186,6 +190,10 @@ func (s *Service) expire(tx *sqldb.Tx) (int64, error) {
 	now := s.Now()
 	n, err := tx.Exec("DELETE FROM signals WHERE (conversation_id, pos) IN (SELECT conversation_id, pos FROM signals WHERE created_at < $1 ORDER BY created_at LIMIT $2)",
 		now.Add(-signalsKept).UnixMilli(), chunk)
+	if err != nil || n > 0 {
+		return n, err
+	}
+	n, err = tx.Exec("DELETE FROM action_log WHERE id IN (SELECT id FROM action_log WHERE started_at < $1 ORDER BY started_at LIMIT $2)", now.Add(-attemptsKept).UnixMilli(), chunk)
 	if err != nil || n > 0 {
 		return n, err
 	}

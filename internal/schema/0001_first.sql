@@ -77,6 +77,9 @@ CREATE TABLE installations (
   identifier         TEXT NOT NULL,
   status             TEXT NOT NULL,
   status_reason      TEXT NOT NULL,
+  registration_seq      BIGINT NOT NULL, -- in its lane, of the newest call that registers or unregisters it
+  registration_attempts BIGINT NOT NULL,
+  register_every        TEXT NOT NULL,   -- hourly, daily, …; '' = only when it changes
   created_at         BIGINT NOT NULL,
   updated_at         BIGINT NOT NULL
 );
