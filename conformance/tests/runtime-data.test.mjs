@@ -28,3 +28,23 @@ test('tags: the values of a tag, each once, in pages, in the view of bot and int
   await rejects(b.listTagValues({ key: 'mark', type: 'event' }), 'InvalidQuery')
   await rejects(b.listTagValues({ key: 'a.b', type: 'user' }), 'InvalidIdentifier')
 })
+
+test('import: messages keep their time, once, and nobody is told', async () => {
+  const { user } = await i.createUser({ tags: { fid: fresh() } })
+  const { conversation } = await i.createConversation({ channel: 'channel', tags: {} })
+  const old = (text, createdAt, userId = user.id) => ({
+    conversationId: conversation.id, userId, type: 'text', payload: { text }, createdAt, tags: { fid: text }, discriminateByTags: ['fid'],
+  })
+  const history = [old('question', '2020-01-01T00:00:00.000Z'), old('answer', '2020-01-01T00:00:05.000Z', bot.id)]
+  const { messages } = await i.importMessages({ messages: history })
+  assert.deepEqual(messages.map((m) => [m.payload.text, m.direction, m.createdAt]), [
+    ['question', 'incoming', history[0].createdAt],
+    ['answer', 'outgoing', history[1].createdAt],
+  ])
+  assert.deepEqual((await i.importMessages({ messages: [...history].reverse() })).messages, [...messages].reverse())
+  const listed = (await b.listMessages({ conversationId: conversation.id })).messages
+  assert.deepEqual(listed.map((m) => m.id), messages.map((m) => m.id).reverse())
+  assert.deepEqual((await b.listEvents({ conversationId: conversation.id })).events, [])
+  await rejects(i.importMessages({ messages: [history[0], { ...history[1], userId: 'user_01ARZ3NDEKTSV4RRFFQ69G5FAV' }] }), 'ReferenceNotFound', /messages\[1\]\.userId/)
+  await rejects(i.importMessages({ messages: Array(101).fill(history[0]) }), 'InvalidPayload', /messages/)
+})

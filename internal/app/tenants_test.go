@@ -60,6 +60,7 @@ var walks = map[string]walk{
 	"runtime/createMessage":             {as: asInstallation, body: `{"type":"text","payload":{"text":"x"},"tags":{},"conversationId":"{conversation}","userId":"{user}"}`},
 	"runtime/getOrCreateMessage":        {as: asInstallation, body: `{"type":"text","payload":{"text":"x"},"tags":{"fid":"f"},"conversationId":"{conversation}","userId":"{user}"}`},
 	"runtime/initializeIncomingMessage": {as: asInstallation, body: `{"conversation":{"channel":"channel","tags":{"fid":"f"}},"user":{"tags":{"fid":"f"}},"message":{"type":"text","payload":{"text":"x"},"tags":{"fid":"f"},"discriminateByTags":[]}}`, open: true},
+	"runtime/importMessages":            {as: asInstallation, body: `{"messages":[{"type":"text","payload":{"text":"x"},"tags":{"fid":"i"},"conversationId":"{conversation}","userId":"{user}","createdAt":"2020-01-01T00:00:00.000Z","discriminateByTags":["fid"]}]}`},
 	"runtime/getMessage":                {},
 	"runtime/updateMessage":             {body: `{"tags":{}}`},
 	"runtime/listMessages":              {query: "conversationId={conversation}"},

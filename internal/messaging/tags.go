@@ -123,17 +123,41 @@ func discriminators(c Caller, in map[string]string, by []string) (discriminator,
 }
 
 // lock makes concurrent get-or-creates for the same thing wait for each other.
-// The lock is on one tag that all of them name: the first by key.
 func (d discriminator) lock(tx *sqldb.Tx, c Caller, kind string, more ...string) error {
+	return tx.LockKey(d.lockKey(c, kind, more...)...)
+}
+
+// lockKey is what lock locks. It is on all the tags that tell entities apart.
+func (d discriminator) lockKey(c Caller, kind string, more ...string) []string {
 	parts := append([]string{"get-or-create", c.Bot.ID, c.Owner(), kind}, more...)
 	for _, k := range slices.Sorted(maps.Keys(d.tags)) {
 		parts = append(parts, k, d.tags[k])
 	}
-	return tx.LockKey(parts...)
+	return parts
 }
 
 // candidates lists the newest entities that have all of d's tags.
 func (d discriminator) candidates(q sqldb.Q, c Caller, kind string) ([]string, error) {
+	w := d.where(c, kind)
+	return column(q, "SELECT t.entity FROM tags t "+w.String()+" ORDER BY t.created_at DESC, t.entity DESC LIMIT 500", w.Args...)
+}
+
+// message finds the newest message of a conversation that d means, "" if there is none.
+func (d discriminator) message(q sqldb.Q, c Caller, conversationID string) (string, error) {
+	w := d.where(c, tag.Message)
+	w.And("EXISTS (SELECT 1 FROM messages m WHERE m.bot_id = t.bot_id AND m.id = t.entity AND m.conversation_id = ?)", conversationID)
+	if d.whole {
+		w.And("(SELECT count(*) FROM tags x WHERE x.entity = t.entity AND x.bot_id = t.bot_id AND x.owner = t.owner) = ?", len(d.tags))
+	}
+	found, err := column(q, "SELECT t.entity FROM tags t "+w.String()+" ORDER BY t.created_at DESC, t.entity DESC LIMIT 1", w.Args...)
+	if err != nil || len(found) == 0 {
+		return "", err
+	}
+	return found[0], nil
+}
+
+// where is the condition on rows t of the tags table for entities that have all of d's tags.
+func (d discriminator) where(c Caller, kind string) *sqldb.Where {
 	keys := slices.Sorted(maps.Keys(d.tags))
 	w := &sqldb.Where{}
 	w.And("t.bot_id = ? AND t.kind = ? AND t.owner = ? AND t.key = ? AND t.value = ?", c.Bot.ID, kind, c.Owner(), keys[0], indexed(d.tags[keys[0]]))
@@ -141,7 +165,7 @@ func (d discriminator) candidates(q sqldb.Q, c Caller, kind string) ([]string, e
 		w.And(`EXISTS (SELECT 1 FROM tags x WHERE x.bot_id = t.bot_id AND x.kind = t.kind AND x.owner = t.owner AND x.key = ? AND x.value = ?
 			AND x.created_at = t.created_at AND x.entity = t.entity)`, k, indexed(d.tags[k]))
 	}
-	return column(q, "SELECT t.entity FROM tags t "+w.String()+" ORDER BY t.created_at DESC, t.entity DESC LIMIT 500", w.Args...)
+	return w
 }
 
 func (d discriminator) matches(c Caller, set tag.Set) bool {
