@@ -48,7 +48,7 @@ func build(c *core) (*parts, error) {
 	p := &parts{core: c}
 	p.outbound = outbound.New(outbound.Config{AllowLoopback: c.cfg.Dev, Allow: c.cfg.AllowOutbound, UserAgent: "Parley/" + c.cfg.Version})
 	for _, make := range []func() error{
-		p.makeWorkspace, p.makeCatalog, p.makeBot, p.checkKey, p.makeDelivery, p.makeTimers, p.makeMessaging, p.makeHub, p.makeChat,
+		p.makeTimers, p.makeWorkspace, p.makeCatalog, p.makeBot, p.checkKey, p.makeDelivery, p.makeMessaging, p.makeHub, p.makeChat,
 	} {
 		if err := make(); err != nil {
 			return nil, err
@@ -87,6 +87,7 @@ func (p *parts) makeCatalog() (err error) {
 func (p *parts) makeBot() (err error) {
 	p.bot, err = bot.New(bot.Config{
 		DB: p.db, Bus: p.bus, Box: p.box, Users: botUsers{p}, Catalog: integrations{p}, PublicURL: p.url,
+		Timers:  p.timers,
 		Enqueue: func(tx *sqldb.Tx, l delivery.Lane) (int64, error) { return p.delivery.Enqueue(tx, l) },
 		Deleting: func(tx *sqldb.Tx, botID string) error {
 			return errors.Join(p.workspace.ForgetBot(tx, botID), p.messaging.BuryBot(tx, botID))

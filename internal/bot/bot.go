@@ -17,6 +17,7 @@ import (
 	"parley/internal/cache"
 	"parley/internal/delivery"
 	"parley/internal/sqldb"
+	"parley/internal/timer"
 )
 
 // Users makes the users of bots; messaging does.
@@ -58,6 +59,7 @@ type Config struct {
 	// Enqueue puts the registration of an installation into its lane; the engine
 	// takes it from Registrations.
 	Enqueue func(tx *sqldb.Tx, l delivery.Lane) (seq int64, err error)
+	Timers  *timer.Engine
 	// Deleting takes part in the transaction that deletes a bot. May be nil.
 	Deleting func(tx *sqldb.Tx, botID string) error
 	// Changed is told after every commit that changed a bot. It must not block. May be nil.
@@ -90,7 +92,7 @@ const (
 func New(c Config) (*Service, error) {
 	for name, missing := range map[string]bool{
 		"DB": c.DB == nil, "Bus": c.Bus == nil, "Box": c.Box == nil, "Users": c.Users == nil,
-		"Catalog": c.Catalog == nil, "Enqueue": c.Enqueue == nil, "PublicURL": c.PublicURL == "", "Now": c.Now == nil,
+		"Catalog": c.Catalog == nil, "Enqueue": c.Enqueue == nil, "Timers": c.Timers == nil, "PublicURL": c.PublicURL == "", "Now": c.Now == nil,
 	} {
 		if missing {
 			return nil, errors.New("bot: Config." + name + " is missing")
@@ -110,6 +112,7 @@ func New(c Config) (*Service, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Service{Config: c}
+	c.Timers.Handle(registerTimer, s.registerAgain)
 	s.bots = cache.New(cache.Config[known]{Load: s.readKnown, Max: cachedBots, MaxAge: c.MaxAge, Now: c.Now, Bus: c.Bus, Topic: "cache.bot"})
 	s.webhooks = cache.New(cache.Config[string]{Load: s.readWebhook, Max: cachedWebhooks, Bus: c.Bus, Topic: "cache.webhook"})
 	return s, nil

@@ -257,7 +257,7 @@ func (s *Service) getBot(ctx context.Context, in getQuery) (botResult, error) {
 	if err != nil {
 		return botResult{}, err
 	}
-	rows, err := s.installations(q, r.ID)
+	rows, err := s.installations(q, r.ID, "")
 	if err != nil {
 		return botResult{}, err
 	}
@@ -286,7 +286,7 @@ func (s *Service) update(tx *sqldb.Tx, workspaceID string, in *updateInput) (*ro
 	if err != nil {
 		return nil, nil, err
 	}
-	rows, err := s.installations(tx, r.ID)
+	rows, err := s.installations(tx, r.ID, "{for_update}")
 	if err != nil {
 		return nil, nil, err
 	}

@@ -90,8 +90,8 @@ func (s *Service) bot(q sqldb.Q, workspaceID, botID, tail string) (*row, error) 
 }
 
 // installations reads everything that is or was installed in a bot, the oldest first.
-func (s *Service) installations(q sqldb.Q, botID string) ([]*installation, error) {
-	rows, err := sqldb.Select[installation](q, "installations", "WHERE bot_id = $1 ORDER BY created_at, id", botID)
+func (s *Service) installations(q sqldb.Q, botID, tail string) ([]*installation, error) {
+	rows, err := sqldb.Select[installation](q, "installations", "WHERE bot_id = $1 ORDER BY created_at, id "+tail, botID)
 	if err != nil {
 		return nil, err
 	}

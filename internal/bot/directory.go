@@ -97,7 +97,7 @@ func (s *Service) readKnown(ctx context.Context, botID string) (*known, error) {
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.installations(q, botID)
+	rows, err := s.installations(q, botID, "")
 	if err != nil {
 		return nil, err
 	}

@@ -29,6 +29,7 @@ import (
 	"parley/internal/endpoint"
 	"parley/internal/fault"
 	"parley/internal/sqldb"
+	"parley/internal/timer"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -56,6 +57,7 @@ type rig struct {
 	ended   []string
 
 	engine *delivery.Engine // of registrations; it runs where a test starts it
+	timers *timer.Engine
 	calls  chan endpoint.Operation
 	answer func(op endpoint.Operation) (endpoint.Answer, error)
 }
@@ -93,9 +95,10 @@ func newRig(t *testing.T, db *sqldb.DB, b bus.Bus, maxAge time.Duration) *rig {
 	if r.engine, err = delivery.New(delivery.Config{DB: db, Bus: b, Source: late{r}, Invoker: r, Now: now, Log: log}); err != nil {
 		t.Fatal(err)
 	}
+	r.timers = timer.New(timer.Config{DB: db, Now: now, Log: log})
 	r.Service, err = New(Config{
-		Enqueue: r.engine.Enqueue,
-		DB:      db, Bus: b, Box: box, Users: users{}, Catalog: catalogue{}, PublicURL: "https://bots.example.com/", Now: now, MaxAge: maxAge, Log: log,
+		Enqueue: r.engine.Enqueue, Timers: r.timers,
+		DB: db, Bus: b, Box: box, Users: users{}, Catalog: catalogue{}, PublicURL: "https://bots.example.com/", Now: now, MaxAge: maxAge, Log: log,
 		Changed: func(botID string) { r.note(&r.changed, botID) },
 		Ended:   func(installationID string) { r.note(&r.ended, installationID) },
 	})

@@ -3,6 +3,10 @@ package endpoint
 import (
 	"context"
 	"errors"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -74,4 +78,37 @@ func output(body []byte) (jsontext.Value, error) {
 		return answer.Output, nil
 	}
 	return nil, fault.Runtime.New("The action's output is not an object")
+}
+
+// WebhookRequest is a request at the door of an integration.
+type WebhookRequest struct {
+	Method string
+	Path   string      // behind the webhook id: "", "/" or "/sub/path"
+	Query  string      // without the question mark
+	Header http.Header // handed on in lower case, several values as one
+	Body   []byte      // UTF-8
+}
+
+// WebhookReceived is the body that hands an integration what came to its door.
+func WebhookReceived(r WebhookRequest) []byte {
+	out := make([]byte, 0, len(r.Body)+len(r.Body)/8+len(r.Path)+len(r.Query)+1024)
+	out = appendQuoted(append(out, `{"req":{"method":`...), r.Method)
+	out = appendQuoted(append(out, `,"path":`...), r.Path)
+	out = appendQuoted(append(out, `,"query":`...), r.Query)
+	out = append(out, `,"headers":{`...)
+	for i, name := range slices.Sorted(maps.Keys(r.Header)) {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		between := ", "
+		if name == "Cookie" {
+			between = "; "
+		}
+		out = appendQuoted(append(appendQuoted(out, strings.ToLower(name)), ':'), strings.Join(r.Header[name], between))
+	}
+	out = append(out, '}')
+	if len(r.Body) > 0 {
+		out = appendQuoted(append(out, `,"body":`...), r.Body)
+	}
+	return append(out, "}}"...)
 }
