@@ -63,17 +63,11 @@ func (s *Service) getOrAddMessage(tx *sqldb.Tx, c Caller, in NewMessage, key dis
 
 // findMessage finds the message a get-or-create means, nil if there is none.
 func (s *Service) findMessage(q sqldb.Q, c Caller, in NewMessage, key discriminator) (*Message, error) {
-	ids, err := key.candidates(q, c, tag.Message)
-	if err != nil {
+	found, err := key.message(q, c, in.ConversationID)
+	if err != nil || found == "" {
 		return nil, err
 	}
-	for _, messageID := range ids {
-		m, err := s.message(q, c, messageID)
-		if err != nil || m != nil && m.ConversationID == in.ConversationID && key.matches(c, m.AllTags) {
-			return m, err
-		}
-	}
-	return nil, nil
+	return s.message(q, c, found)
 }
 
 // changeMessage merges tags into a message and replaces its payload, if given.
