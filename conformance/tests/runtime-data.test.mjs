@@ -48,3 +48,10 @@ test('import: messages keep their time, once, and nobody is told', async () => {
   await rejects(i.importMessages({ messages: [history[0], { ...history[1], userId: 'user_01ARZ3NDEKTSV4RRFFQ69G5FAV' }] }), 'ReferenceNotFound', /messages\[1\]\.userId/)
   await rejects(i.importMessages({ messages: Array(101).fill(history[0]) }), 'InvalidPayload', /messages/)
 })
+
+test('analytics: a bot and an integration count', async () => {
+  assert.deepEqual(await b.trackAnalytics({ name: 'greeted', count: 1 }), {})
+  assert.deepEqual(await i.trackAnalytics({ name: 'greeted', count: 20 }), {})
+  await rejects(b.trackAnalytics({ name: 'greeted', count: 0 }), 'InvalidPayload', /count/)
+  await rejects(b.trackAnalytics({ name: '', count: 1 }), 'InvalidPayload', /name/)
+})

@@ -76,6 +76,7 @@ var walks = map[string]walk{
 	"runtime/getOrSetState":             {path: map[string]string{"type": "bot", "id": "{bot}", "name": "kept"}, body: `{"payload":{"a":1}}`},
 	"runtime/patchState":                {path: map[string]string{"type": "conversation", "id": "{conversation}", "name": "kept"}, body: `{"payload":{"a":2}}`},
 	"runtime/listTagValues":             {path: map[string]string{"key": "fid"}, query: "type=user", open: true},
+	"runtime/trackAnalytics":            {body: `{"name":"x","count":1}`, open: true},
 	"runtime/callAction":                {body: `{"type":"chat:sendEvent","input":{"conversationId":"{conversation}","payload":{}}}`},
 
 	"admin/getAccount":                {as: asPerson, open: true},

@@ -236,3 +236,22 @@ func TestBadImportsImportNothing(t *testing.T) {
 		}
 	})
 }
+
+func TestAGetOrCreateFindsAMessageAmongManyLikeIt(t *testing.T) {
+	each(t, func(r *rig) {
+		user := r.user(hookOfA, `{"id":"u"}`)
+		conv, other := r.conversation(hookOfA, "hook", `{}`), r.conversation(hookOfA, "hook", `{}`)
+		want := r.imports(hookOfA, imported(conv, user, "old", "2020-01-01T00:00:00.000Z"))[0]["id"]
+		for n := range 6 {
+			var messages []string
+			for i := range 100 {
+				messages = append(messages, imported(other, user, fmt.Sprint(n, " ", i), "2021-01-01T00:00:00.000Z"))
+			}
+			r.imports(hookOfA, messages...)
+		}
+		body := strings.Replace(messageBody(conv, user, "x"), `"tags":{}`, `"tags":{"lang":"en"},"discriminateByTags":["lang"]`, 1)
+		if got := r.ok(hookOfA, "POST", "/v1/chat/messages/get-or-create", body, "message"); got["id"] != want {
+			r.Errorf("found %v, want %v", got["id"], want)
+		}
+	})
+}

@@ -123,7 +123,7 @@ func New(c Config) (*Service, error) {
 func (s *Service) Ops() []api.Op {
 	var ops []api.Op
 	for _, table := range [][]api.Op{
-		s.conversationOps(), s.participantOps(), s.eventOps(), s.messageOps(), s.userOps(), s.stateOps(), s.actionOps(), s.tagOps(), s.importOps(),
+		s.conversationOps(), s.participantOps(), s.eventOps(), s.messageOps(), s.userOps(), s.stateOps(), s.actionOps(), s.tagOps(), s.importOps(), s.analyticsOps(),
 	} {
 		ops = append(ops, table...)
 	}

@@ -169,6 +169,7 @@ func (s *Service) sweepBot(tx *sqldb.Tx, botID string) (int64, error) {
 		"DELETE FROM states WHERE id IN (SELECT id FROM states WHERE bot_id = $1 LIMIT $2)",
 		"DELETE FROM users WHERE id IN (SELECT id FROM users WHERE bot_id = $1 LIMIT $2)",
 		"DELETE FROM tags WHERE bot_id = $1 AND entity IN (SELECT entity FROM tags WHERE bot_id = $1 LIMIT $2)",
+		"DELETE FROM analytics WHERE bot_id = $1 AND (day, installation_id, name, shard) IN (SELECT day, installation_id, name, shard FROM analytics WHERE bot_id = $1 LIMIT $2)",
 		"DELETE FROM outbox WHERE bot_id = $1 AND id IN (SELECT id FROM outbox WHERE bot_id = $1 LIMIT $2)",
 		"DELETE FROM action_log WHERE bot_id = $1 AND id IN (SELECT id FROM action_log WHERE bot_id = $1 LIMIT $2)",
 		`DELETE FROM lanes WHERE key IN (SELECT l.key FROM installations i JOIN lanes l ON l.key >= 'inst:' || i.id || ':' AND l.key < 'inst:' || i.id || ';'
@@ -190,6 +191,11 @@ func (s *Service) expire(tx *sqldb.Tx) (int64, error) {
 	now := s.Now()
 	n, err := tx.Exec("DELETE FROM signals WHERE (conversation_id, pos) IN (SELECT conversation_id, pos FROM signals WHERE created_at < $1 ORDER BY created_at LIMIT $2)",
 		now.Add(-signalsKept).UnixMilli(), chunk)
+	if err != nil || n > 0 {
+		return n, err
+	}
+	n, err = tx.Exec(`DELETE FROM analytics WHERE (bot_id, day, installation_id, name, shard) IN
+		(SELECT bot_id, day, installation_id, name, shard FROM analytics WHERE day < $1 ORDER BY day LIMIT $2)`, now.Add(-countsKept).UnixMilli(), chunk)
 	if err != nil || n > 0 {
 		return n, err
 	}
