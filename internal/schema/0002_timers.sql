@@ -5,6 +5,7 @@ CREATE TABLE timers (
   kind     TEXT NOT NULL, -- who knows what to do
   id       TEXT NOT NULL, -- of the thing the timer is for
   bot_id   TEXT NOT NULL,
+  line     TEXT NOT NULL, -- timers of one line fire one after the other; '' = in no order with others
   due      BIGINT NOT NULL,
   failures BIGINT NOT NULL, -- times it fell due and could not be carried out
   PRIMARY KEY (kind, id)

@@ -2,24 +2,40 @@
 // a function of its kind runs in the transaction that removes the row, so its
 // effect happens exactly once, whatever dies when.
 //
-//	Set ─ commit ─► row (due) ─► the engine sleeps until the earliest ─► one transaction:
-//	                                              claim ≤ 50 rows · fire each · remove or move each
+//	Set ─ commit ─► row (due) ─► the engine sleeps until the earliest ─► reads what is due, a page at a time
+//	                                       one transaction for each:  remove the row · fire
 //
 // # Rules
 //
 //   - A timer fires at its time or after it, never before. Idle servers are late
 //     by milliseconds, busy ones by their write queue.
 //   - A timer that fell due while no server ran fires when one does, once.
-//   - A time is a point on the wall clock. When the clock is set forward, what has
-//     come due fires; when it is set back, timers wait for their time again. The
-//     engine itself sleeps for lengths of time and is not confused by either.
-//   - Timers of one time fire in the order of kind and id. Nothing else is said
-//     about order.
+//   - A time is a point on the wall clock, in UTC. When the clock is set forward,
+//     what has come due fires within seconds; when it is set back, timers wait for
+//     their time again. The engine itself sleeps for lengths of time and is not
+//     confused by either.
+//   - Timers of one line fire one after the other, in the order of their times.
+//     Nothing is said about the order of others.
 //   - A function that fails leaves its timer, which is tried again after 1 s, 2 s,
-//     4 s … up to 5 min, and hinders no other timer.
+//     4 s … up to 5 min, and hinders no other timer, not even in its line.
+//   - A timer of a kind that this program does not know waits for one that does.
 //
-// Several servers on one database share the work: a claim skips rows that
-// another one has locked.
+// # Cost
+//
+// A look reads one entry of the index on the due time, a page that is due reads
+// as many rows as it has: how many timers wait for later makes no difference.
+//
+// # Several servers
+//
+// Servers on one database share the work. Removing the row is the claim: who
+// comes second waits for the first, finds nothing and goes on. A server that
+// lost a claim begins its next page elsewhere.
+//
+// # Locks
+//
+// A transaction that fires holds the row of its timer and takes the locks of its
+// effect after it. So whoever holds something that a firing waits for must not
+// wait for its timer: take the timer first (Set, Cancel), or do not wait.
 package timer
 
 import (
@@ -29,15 +45,23 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"math/rand/v2"
+	"runtime/debug"
+	"slices"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"parley/internal/bus"
 	"parley/internal/sqldb"
 )
 
 const (
-	batch    = 50              // timers in one transaction; each may touch a few rows
+	page     = 1000            // timers that are read at once
+	workers  = 16              // transactions at once
 	lookEach = 5 * time.Second // the net under lost hints and steps of the clock
+	pause    = time.Second     // when the database fails
 	longest  = 5 * time.Minute // between two tries of one that fails
 	topic    = "timer"         // tells other servers of an earlier due time
 	never    = int64(math.MaxInt64)
@@ -48,6 +72,7 @@ type Timer struct {
 	Kind     string
 	ID       string
 	BotID    string // "" = of no bot
+	Line     string // in order with others of the same line; "" = with none
 	Due      int64  // milliseconds since the epoch
 	Failures int64  // times it was tried in vain
 }
@@ -58,6 +83,7 @@ func (t *Timer) Columns() []sqldb.Column {
 		{Name: "kind", Field: &t.Kind},
 		{Name: "id", Field: &t.ID},
 		{Name: "bot_id", Field: &t.BotID},
+		{Name: "line", Field: &t.Line},
 		{Name: "due", Field: &t.Due},
 		{Name: "failures", Field: &t.Failures},
 	}
@@ -67,6 +93,10 @@ func (t *Timer) Columns() []sqldb.Column {
 // possibly more than once like every write closure. It may set the timer again,
 // for a later time.
 type Fire func(tx *sqldb.Tx, t Timer) error
+
+// Prepare looks up what a transaction must not wait for, and returns the Fire
+// that uses it.
+type Prepare func(ctx context.Context, t Timer) (Fire, error)
 
 // Config are the parts of an Engine.
 type Config struct {
@@ -79,9 +109,10 @@ type Config struct {
 // Engine fires timers.
 type Engine struct {
 	Config
-	kinds map[string]Fire
-	kick  chan int64 // the earliest time that was set since the engine last looked
-	sleep func(time.Duration) (<-chan time.Time, func() bool)
+	kinds  map[string]Prepare
+	kick   chan int64  // the earliest time that was set since the engine last looked
+	beaten atomic.Bool // to a timer, by another server
+	sleep  func(time.Duration) (<-chan time.Time, func() bool)
 }
 
 // New returns an engine that takes timers; Run fires them.
@@ -95,30 +126,57 @@ func New(c Config) *Engine {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	return &Engine{Config: c, kinds: map[string]Fire{}, kick: make(chan int64, 1), sleep: func(d time.Duration) (<-chan time.Time, func() bool) {
+	return &Engine{Config: c, kinds: map[string]Prepare{}, kick: make(chan int64, 1), sleep: func(d time.Duration) (<-chan time.Time, func() bool) {
 		t := time.NewTimer(d)
 		return t.C, t.Stop
 	}}
 }
 
 // Handle says what happens when timers of a kind are due. Call it before Run.
-func (e *Engine) Handle(kind string, fire Fire) { e.kinds[kind] = fire }
+func (e *Engine) Handle(kind string, fire Fire) {
+	e.HandlePrepared(kind, func(context.Context, Timer) (Fire, error) { return fire, nil })
+}
+
+// HandlePrepared is Handle for what has to be prepared outside the transaction.
+func (e *Engine) HandlePrepared(kind string, prepare Prepare) { e.kinds[kind] = prepare }
 
 // Set makes a timer due at t.Due, also one that has another time so far.
 func (e *Engine) Set(tx *sqldb.Tx, t Timer) error {
 	if e.kinds[t.Kind] == nil {
 		return fmt.Errorf("timer: nobody handles the kind %q", t.Kind)
 	}
-	_, err := tx.Exec(`INSERT INTO timers (kind, id, bot_id, due, failures) VALUES ($1, $2, $3, $4, 0)
-		ON CONFLICT (kind, id) DO UPDATE SET due = excluded.due, bot_id = excluded.bot_id, failures = 0`, t.Kind, t.ID, t.BotID, t.Due)
+	_, err := tx.Exec(`INSERT INTO timers (kind, id, bot_id, line, due, failures) VALUES ($1, $2, $3, $4, $5, 0)
+		ON CONFLICT (kind, id) DO UPDATE SET due = excluded.due, bot_id = excluded.bot_id, line = excluded.line, failures = 0`, t.Kind, t.ID, t.BotID, t.Line, t.Due)
 	tx.AfterCommit(func() { e.announce(t.Due) })
 	return err
 }
 
-// Cancel removes a timer and reports whether there was one.
+// Postpone moves a timer to a later time. It does not wait for anybody: a timer
+// that is being fired, set or postponed at this moment is left alone, as is one
+// that has a later time already.
+func (e *Engine) Postpone(tx *sqldb.Tx, kind, id string, due int64) error {
+	_, err := tx.Exec(`UPDATE timers SET due = $3, failures = 0 WHERE (kind, id) IN
+		(SELECT kind, id FROM timers WHERE kind = $1 AND id = $2 AND due < $3 {skip_locked})`, kind, id, due)
+	return err
+}
+
+// Cancel removes a timer and reports whether there was one. Where it was, it has
+// not fired and does not.
 func (e *Engine) Cancel(tx *sqldb.Tx, kind, id string) (bool, error) {
 	n, err := tx.Exec("DELETE FROM timers WHERE kind = $1 AND id = $2", kind, id)
 	return n > 0, err
+}
+
+// CancelAll removes the timers of these ids. It is for the few of one thing.
+func (e *Engine) CancelAll(tx *sqldb.Tx, kind string, ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	w := &sqldb.Where{}
+	w.And("kind = ?", kind)
+	w.And("id IN " + sqldb.In(w, ids))
+	_, err := tx.Exec("DELETE FROM timers "+w.String(), w.Args...)
+	return err
 }
 
 // CancelBot removes up to limit timers of a deleted bot and reports how many.
@@ -160,11 +218,14 @@ func (e *Engine) Run(ctx context.Context) error {
 	})()
 	for ctx.Err() == nil {
 		next, err := e.Due(ctx)
-		if err != nil && ctx.Err() == nil {
-			e.Log.Error("fire timers", "err", err)
-			next = e.Now().Add(time.Second).UnixMilli()
+		if err == nil {
+			e.rest(ctx, next)
+			continue
 		}
-		e.rest(ctx, next)
+		if ctx.Err() == nil && !errors.Is(err, sqldb.ErrBusy) {
+			e.Log.Error("fire timers", "err", err)
+		}
+		e.wait(ctx, pause, nil)
 	}
 	return nil
 }
@@ -172,108 +233,152 @@ func (e *Engine) Run(ctx context.Context) error {
 // rest sleeps until next, for lookEach at most: the clock may be set meanwhile.
 func (e *Engine) rest(ctx context.Context, next int64) {
 	for ctx.Err() == nil {
-		wait := min(time.Duration(min(max(0, next-e.Now().UnixMilli()), lookEach.Milliseconds()))*time.Millisecond, lookEach)
-		if wait == 0 {
+		left := min(max(0, next-e.Now().UnixMilli()), lookEach.Milliseconds())
+		if left == 0 {
 			return
 		}
-		woken, stop := e.sleep(wait)
-		select {
-		case <-woken:
+		due, earlier := e.wait(ctx, time.Duration(left)*time.Millisecond, e.kick)
+		if !earlier {
 			return
-		case due := <-e.kick:
-			stop()
-			next = min(next, due)
-		case <-ctx.Done():
-			stop()
 		}
+		next = min(next, due)
 	}
+}
+
+// wait sleeps for d, or until there is word of an earlier time.
+func (e *Engine) wait(ctx context.Context, d time.Duration, kick <-chan int64) (due int64, earlier bool) {
+	woken, stop := e.sleep(d)
+	defer stop()
+	select {
+	case <-woken:
+	case due = <-kick:
+		return due, true
+	case <-ctx.Done():
+	}
+	return 0, false
 }
 
 // Due fires everything that is due and returns the time of the next timer.
 func (e *Engine) Due(ctx context.Context) (next int64, err error) {
-	for {
-		next, err = sqldb.Scalar[int64](e.DB.Reader(ctx), "SELECT due FROM timers ORDER BY due LIMIT 1")
-		if errors.Is(err, sqldb.ErrNoRow) {
-			return never, nil
-		}
-		if err != nil || next > e.Now().UnixMilli() {
-			return next, err
-		}
-		n, err := e.fireSome(ctx)
+	now := e.Now().UnixMilli()
+	var last Timer
+	for more := true; more; {
+		due, err := overdue(e.DB.Reader(ctx), now, last)
 		if err != nil {
 			return 0, err
 		}
-		if n == 0 {
-			// Another server has them.
-			return e.Now().Add(50 * time.Millisecond).UnixMilli(), nil
+		if more = len(due) == page; more {
+			last = *due[page-1]
 		}
-	}
-}
-
-// fireSome carries out a batch in one transaction. If one of it fails, each is
-// tried in a transaction of its own.
-func (e *Engine) fireSome(ctx context.Context) (n int, err error) {
-	var claimed []*Timer
-	err = e.DB.Write(ctx, func(tx *sqldb.Tx) (err error) {
-		if claimed, err = e.claim(tx, "due <= $1 ORDER BY due, kind, id LIMIT $2 {skip_locked}", e.Now().UnixMilli(), batch); err != nil {
-			return err
-		}
-		for _, t := range claimed {
-			if err := e.fire(tx, *t); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err == nil || ctx.Err() != nil || claimed == nil {
-		return len(claimed), err
-	}
-	for _, t := range claimed {
-		if err := e.fireOne(ctx, *t); err != nil {
+		if err := e.fireAll(ctx, due); err != nil {
 			return 0, err
 		}
 	}
-	return len(claimed), nil
+	return after(e.DB.Reader(ctx), now)
 }
 
-// claim locks rows and reads them.
-func (e *Engine) claim(tx *sqldb.Tx, where string, args ...any) ([]*Timer, error) {
-	return sqldb.Select[Timer](tx, "timers", "WHERE "+where, args...)
+// overdue reads the earliest timers that are due, behind the last of the page before.
+func overdue(q sqldb.Q, now int64, last Timer) ([]*Timer, error) {
+	return sqldb.Select[Timer](q, "timers", "WHERE due <= $1 AND (due, kind, id) > ($2, $3, $4) ORDER BY due, kind, id LIMIT $5",
+		now, last.Due, last.Kind, last.ID, page)
 }
 
-func (e *Engine) fire(tx *sqldb.Tx, t Timer) error {
-	if _, err := e.Cancel(tx, t.Kind, t.ID); err != nil {
-		return err
+// after reads the earliest time that is to come. What is overdue and still there
+// is of a kind that nobody handles here.
+func after(q sqldb.Q, now int64) (int64, error) {
+	next, err := sqldb.Scalar[int64](q, "SELECT due FROM timers WHERE due > $1 ORDER BY due LIMIT 1", now)
+	if errors.Is(err, sqldb.ErrNoRow) {
+		return never, nil
 	}
-	do := e.kinds[t.Kind]
-	if do == nil {
-		return fmt.Errorf("timer: nobody handles the kind %q", t.Kind)
-	}
-	return do(tx, t)
+	return next, err
 }
 
-// fireOne carries out one timer; if that fails it is moved on.
-func (e *Engine) fireOne(ctx context.Context, t Timer) error {
-	still := func(tx *sqldb.Tx) (bool, error) {
-		found, err := e.claim(tx, "kind = $1 AND id = $2 AND due = $3 {skip_locked}", t.Kind, t.ID, t.Due)
-		return len(found) == 1, err
+// fireAll fires timers, some lines at a time.
+func (e *Engine) fireAll(ctx context.Context, due []*Timer) error {
+	all := lines(slices.DeleteFunc(due, func(t *Timer) bool { return e.kinds[t.Kind] == nil }))
+	if e.beaten.Swap(false) && len(all) > 0 {
+		at := rand.N(len(all))
+		all = slices.Concat(all[at:], all[:at])
 	}
-	failed := e.DB.Write(ctx, func(tx *sqldb.Tx) error {
-		if ok, err := still(tx); err != nil || !ok {
-			return err
+	var g errgroup.Group
+	g.SetLimit(workers)
+	for _, line := range all {
+		g.Go(func() error {
+			for _, t := range line {
+				if err := e.fire(ctx, *t); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// lines groups timers that are fired one after the other.
+func lines(due []*Timer) [][]*Timer {
+	at := map[string]int{}
+	var all [][]*Timer
+	for _, t := range due {
+		i, ok := at[t.Line]
+		if !ok || t.Line == "" {
+			i = len(all)
+			at[t.Line] = i
+			all = append(all, nil)
 		}
-		return e.fire(tx, t)
-	})
-	if failed == nil || ctx.Err() != nil {
+		all[i] = append(all[i], t)
+	}
+	return all
+}
+
+// fire carries out one timer; if that fails it is moved on. What it returns is
+// the failure of the database, not of the timer.
+func (e *Engine) fire(ctx context.Context, t Timer) error {
+	do, failed := e.prepare(ctx, t)
+	began := failed != nil
+	if failed == nil {
+		failed = e.DB.Write(ctx, func(tx *sqldb.Tx) error {
+			began = false
+			mine, err := e.claim(tx, t)
+			if err != nil || !mine {
+				return err
+			}
+			began = true
+			return do(tx, t)
+		})
+	}
+	if failed == nil || ctx.Err() != nil || !began {
 		return failed
 	}
+	return e.moveOn(ctx, t, failed)
+}
+
+// prepare calls the Prepare of a timer. A panic in it is its error, as one in a
+// transaction is.
+func (e *Engine) prepare(ctx context.Context, t Timer) (do Fire, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("timer: panic in the preparation of %s: %v\n%s", t.Kind, v, debug.Stack())
+		}
+	}()
+	return e.kinds[t.Kind](ctx, t)
+}
+
+// claim removes a timer, unless it has been fired, canceled or set anew.
+func (e *Engine) claim(tx *sqldb.Tx, t Timer) (bool, error) {
+	n, err := tx.Exec("DELETE FROM timers WHERE kind = $1 AND id = $2 AND due = $3", t.Kind, t.ID, t.Due)
+	if err == nil && n == 0 {
+		e.beaten.Store(true)
+	}
+	return n == 1, err
+}
+
+// moveOn gives a timer that failed another time.
+func (e *Engine) moveOn(ctx context.Context, t Timer, failed error) error {
 	wait := min(time.Second<<min(t.Failures, 20), longest)
 	e.Log.Error("a timer cannot be carried out and is tried again", "kind", t.Kind, "id", t.ID, "bot", t.BotID, "failures", t.Failures+1, "after", wait, "err", failed)
 	return e.DB.Write(ctx, func(tx *sqldb.Tx) error {
-		if ok, err := still(tx); err != nil || !ok {
-			return err
-		}
-		_, err := tx.Exec("UPDATE timers SET due = $1, failures = failures + 1 WHERE kind = $2 AND id = $3", e.Now().Add(wait).UnixMilli(), t.Kind, t.ID)
+		_, err := tx.Exec("UPDATE timers SET due = $1, failures = failures + 1 WHERE kind = $2 AND id = $3 AND due = $4", e.Now().Add(wait).UnixMilli(), t.Kind, t.ID, t.Due)
 		return err
 	})
 }
