@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"parley/internal/bot"
 	"parley/internal/builtin/chatapi"
 	"parley/internal/builtin/echobot"
+	"parley/internal/catalog"
 	"parley/internal/delivery"
 	"parley/internal/endpoint"
 	"parley/internal/messaging"
@@ -35,8 +37,8 @@ func (d directory) Member(ctx context.Context, accountID, workspaceID string) (b
 	return d.p.workspace.Member(ctx, accountID, workspaceID)
 }
 
-func (d directory) IntegrationName(ctx context.Context, integrationID string) (string, error) {
-	return d.p.catalog.IntegrationName(ctx, integrationID)
+func (d directory) Family(ctx context.Context, integrationID string) (string, error) {
+	return d.p.catalog.Family(ctx, integrationID)
 }
 
 // botUsers is bot.Users.
@@ -49,10 +51,17 @@ func (u botUsers) CreateBotUser(tx *sqldb.Tx, botID, name string, at int64) erro
 // integrations is bot.Catalog.
 type integrations struct{ p *parts }
 
-func (c integrations) Lookup(integrationID string) (*bot.Integration, bool) {
-	d, ok := c.p.catalog.Lookup(integrationID)
-	if !ok {
-		return nil, false
+func (c integrations) Lookup(q sqldb.Q, integrationID string) (*bot.Integration, error) {
+	return installable(c.p.catalog.Read(q, integrationID))
+}
+
+func (c integrations) Installable(tx *sqldb.Tx, workspaceID, integrationID string) (*bot.Integration, error) {
+	return installable(c.p.catalog.Installable(tx, workspaceID, integrationID))
+}
+
+func installable(d *catalog.Integration, err error) (*bot.Integration, error) {
+	if d == nil {
+		return nil, err
 	}
 	channels := make(map[string]bool, len(d.Channels))
 	for name := range d.Channels {
@@ -60,9 +69,16 @@ func (c integrations) Lookup(integrationID string) (*bot.Integration, bool) {
 	}
 	return &bot.Integration{
 		ID: d.ID, Name: d.Name, Version: d.Version, Title: d.Title, Description: d.Description, IconURL: d.IconURL,
-		Public: d.Public, Visibility: d.Visibility, VerificationStatus: d.VerificationStatus, LifecycleStatus: d.LifecycleStatus,
+		Outside: d.Outside(), Public: d.Public, Visibility: d.Visibility, VerificationStatus: d.VerificationStatus, LifecycleStatus: d.LifecycleStatus,
 		Channels: channels, Check: d.CheckConfiguration,
-	}, true
+	}, nil
+}
+
+// installedIn is catalog.Installations.
+type installedIn struct{ p *parts }
+
+func (i installedIn) InstalledIn(q sqldb.Q, integrationID string) ([]string, error) {
+	return i.p.bot.InstalledIn(q, integrationID)
 }
 
 // doors is chatapi.Installations.
@@ -123,8 +139,9 @@ type rules struct {
 }
 
 type declared struct {
-	from *bot.Definition
-	by   map[string]*messaging.Rules // installation, "" = the bot itself
+	from     *bot.Definition
+	versions []*catalog.Integration      // of its installations, in their order
+	by       map[string]*messaging.Rules // installation, "" = the bot itself
 }
 
 // maxRules bounds the memory; when it is reached all are forgotten.
@@ -137,11 +154,15 @@ func (r *rules) Rules(ctx context.Context, botID, installationID string) (*messa
 	if err != nil || d == nil {
 		return &messaging.Rules{}, err
 	}
+	versions, err := r.versions(ctx, d)
+	if err != nil {
+		return nil, err
+	}
 	r.mu.RLock()
 	made := r.made[botID]
 	r.mu.RUnlock()
-	if made.from != d {
-		made = r.declared(d)
+	if made.from != d || !slices.Equal(made.versions, versions) {
+		made = declare(d, versions)
 		r.mu.Lock()
 		if len(r.made) >= maxRules {
 			clear(r.made)
@@ -155,12 +176,23 @@ func (r *rules) Rules(ctx context.Context, botID, installationID string) (*messa
 	return &messaging.Rules{}, nil
 }
 
-func (r *rules) declared(d *bot.Definition) declared {
-	out := declared{d, map[string]*messaging.Rules{"": {Tags: d.EntityTags, States: d.States, Events: d.Events}}}
-	for _, in := range d.Installations {
-		v, ok := r.p.catalog.Lookup(in.IntegrationID)
-		if !ok {
-			continue // a version that is no longer offered declares nothing
+// versions are what is installed in a bot, nil where a version was deleted.
+func (r *rules) versions(ctx context.Context, d *bot.Definition) (all []*catalog.Integration, err error) {
+	all = make([]*catalog.Integration, len(d.Installations))
+	for i, in := range d.Installations {
+		if all[i], err = r.p.catalog.Lookup(ctx, in.IntegrationID); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+func declare(d *bot.Definition, versions []*catalog.Integration) declared {
+	out := declared{d, versions, map[string]*messaging.Rules{"": {Tags: d.EntityTags, States: d.States, Events: d.Events}}}
+	for i, in := range d.Installations {
+		v := versions[i]
+		if v == nil {
+			continue // a version that was deleted declares nothing
 		}
 		one := &messaging.Rules{Tags: v.Tags(), States: map[string]string{}, Channels: map[string]bool{}, Events: map[string]bool{}}
 		for name, s := range v.States {

@@ -80,7 +80,13 @@ func (p *parts) makeWorkspace() (err error) {
 }
 
 func (p *parts) makeCatalog() (err error) {
-	p.catalog, err = catalog.New(catalog.Config{Directory: directory{p}})
+	p.catalog, err = catalog.New(catalog.Config{
+		DB: p.db, Bus: p.bus, Box: p.box, Directory: directory{p}, Workspaces: p.workspace, Installations: installedIn{p},
+		Deleting: func(tx *sqldb.Tx, integrationID string) error {
+			return p.workspace.ForgetIntegration(tx, integrationID)
+		},
+		Now: p.now, Log: p.log, MaxAge: p.maxAge,
+	})
 	return err
 }
 
@@ -197,6 +203,7 @@ func (p *parts) sweepKeys(ctx context.Context) error {
 func (p *parts) close() error {
 	p.messaging.Close()
 	p.bot.Close()
+	p.catalog.Close()
 	p.workspace.Close()
 	p.outbound.Close()
 	return p.core.close()

@@ -97,7 +97,7 @@ func (p *parts) echoBot(ctx context.Context, o owner, kept string) (string, erro
 			return botID, nil
 		}
 	}
-	_, err = p.bot.Install(ctx, botID, "chat", p.catalog.Find("chat", "latest").ID, nil)
+	_, err = p.bot.Install(ctx, botID, "chat", p.catalog.Builtin("chat", "latest").ID, nil)
 	return botID, err
 }
 

@@ -79,23 +79,28 @@ var walks = map[string]walk{
 	"runtime/trackAnalytics":            {body: `{"name":"x","count":1}`, open: true},
 	"runtime/callAction":                {body: `{"type":"chat:sendEvent","input":{"conversationId":"{conversation}","payload":{}}}`},
 
-	"admin/getAccount":                {as: asPerson, open: true},
-	"admin/listPersonalAccessTokens":  {as: asPerson, open: true},
-	"admin/createPersonalAccessToken": {as: asPerson, body: `{"note":"x"}`, open: true},
-	"admin/deletePersonalAccessToken": {as: asPerson, path: map[string]string{"id": "{token}"}},
-	"admin/listPublicIntegrations":    {as: asPerson, open: true},
-	"admin/getPublicIntegrationById":  {as: asPerson, path: map[string]string{"id": "{chat}"}, open: true},
-	"admin/getPublicIntegration":      {as: asPerson, path: map[string]string{"name": "chat", "version": "latest"}, open: true},
-	"admin/createBot":                 {as: asPerson, body: `{"name":"x"}`, open: true},
-	"admin/updateBot":                 {as: asPerson, body: `{"name":"x"}`},
-	"admin/listBots":                  {as: asPerson, open: true},
-	"admin/getBot":                    {as: asPerson},
-	"admin/deleteBot":                 {as: asPerson},
-	"admin/getWorkspace":              {as: asPerson},
-	"admin/listWorkspaces":            {as: asPerson, open: true},
-	"admin/listIntegrations":          {as: asPerson, open: true},
-	"admin/getIntegration":            {as: asPerson, path: map[string]string{"id": "{chat}"}, open: true, none: true},
-	"admin/getIntegrationByName":      {as: asPerson, path: map[string]string{"name": "chat", "version": "latest"}, open: true, none: true},
+	"admin/getAccount":                  {as: asPerson, open: true},
+	"admin/listPersonalAccessTokens":    {as: asPerson, open: true},
+	"admin/createPersonalAccessToken":   {as: asPerson, body: `{"note":"x"}`, open: true},
+	"admin/deletePersonalAccessToken":   {as: asPerson, path: map[string]string{"id": "{token}"}},
+	"admin/listPublicIntegrations":      {as: asPerson, open: true},
+	"admin/getPublicIntegrationById":    {as: asPerson, path: map[string]string{"id": "{chat}"}, open: true},
+	"admin/getPublicIntegration":        {as: asPerson, path: map[string]string{"name": "chat", "version": "latest"}, open: true},
+	"admin/createBot":                   {as: asPerson, body: `{"name":"x"}`, open: true},
+	"admin/updateBot":                   {as: asPerson, body: `{"name":"x"}`},
+	"admin/listBots":                    {as: asPerson, open: true},
+	"admin/getBot":                      {as: asPerson},
+	"admin/deleteBot":                   {as: asPerson},
+	"admin/getWorkspace":                {as: asPerson},
+	"admin/listWorkspaces":              {as: asPerson, open: true},
+	"admin/listIntegrations":            {as: asPerson, open: true},
+	"admin/getIntegration":              {as: asPerson},
+	"admin/getIntegrationByName":        {as: asPerson, path: map[string]string{"name": "{hooky}", "version": "latest"}},
+	"admin/createIntegration":           {as: asPerson, body: `{"name":"another","version":"1.0.0","dev":true}`, open: true},
+	"admin/validateIntegrationCreation": {as: asPerson, body: `{"name":"another","version":"1.0.0"}`, open: true},
+	"admin/updateIntegration":           {as: asPerson, body: `{"title":"x"}`},
+	"admin/validateIntegrationUpdate":   {as: asPerson, body: `{"title":"x"}`},
+	"admin/deleteIntegration":           {as: asPerson},
 
 	"chat/createUser":              {as: asVisitor, body: `{}`, open: true},
 	"chat/getOrCreateUser":         {as: asVisitor, body: `{}`, open: true},
@@ -254,6 +259,11 @@ func (s *server) town() (victim place, strangers map[string]place) {
 			s.t.Fatalf("getPublicIntegration answers %d", code)
 		}
 		p["chat"] = hub.Integration.ID
+		p["hooky"] = "hooky-" + strings.ToLower(workspaceID[len(workspaceID)-8:])
+		if code := s.call("POST", "/v1/admin/integrations", p.header(asPerson), map[string]string{"name": p["hooky"], "version": "1.0.0"}, &hub); code != 200 {
+			s.t.Fatalf("createIntegration answers %d", code)
+		}
+		p["integration"] = hub.Integration.ID
 		return p
 	}
 	// house is a bot with two chats.
@@ -397,7 +407,7 @@ func (s *server) trespass(op spec.Operation, w walk, stranger string, who, victi
 func (s *server) ownWalk(p place) {
 	s.t.Helper()
 	// What is deleted goes last, the inner before the outer.
-	last := []string{"runtime/removeParticipant", "runtime/deleteMessage", "chat/deleteMessage", "chat/removeParticipant", "chat/deleteConversation", "runtime/deleteConversation", "chat/deleteUser", "runtime/deleteUser", "admin/deleteBot", "admin/deletePersonalAccessToken"}
+	last := []string{"runtime/removeParticipant", "runtime/deleteMessage", "chat/deleteMessage", "chat/removeParticipant", "chat/deleteConversation", "runtime/deleteConversation", "chat/deleteUser", "runtime/deleteUser", "admin/deleteBot", "admin/deleteIntegration", "admin/deletePersonalAccessToken"}
 	ops := slices.Clone(spec.Operations())
 	slices.SortStableFunc(ops, func(a, b spec.Operation) int {
 		return slices.Index(last, a.Family+"/"+a.Name) - slices.Index(last, b.Family+"/"+b.Name)
@@ -438,7 +448,7 @@ func (s *server) rows(p place) []string {
 			must(s.t, rows.Scan(&text))
 			if strings.Contains(text, p["user"]) || strings.Contains(text, p["conversation"]) || strings.Contains(text, p["message"]) ||
 				strings.Contains(text, p["event"]) || (table == "bots" || table == "installations") && strings.Contains(text, p["bot"]) ||
-				(table == "workspaces" || table == "tokens") && (strings.Contains(text, p["workspace"]) || strings.Contains(text, p["token"])) {
+				(table == "workspaces" || table == "tokens" || table == "integrations") && (strings.Contains(text, p["workspace"]) || strings.Contains(text, p["token"])) {
 				out = append(out, table+": "+text)
 			}
 		}

@@ -78,8 +78,9 @@ type Directory interface {
 	Bot(ctx context.Context, botID string) (*Bot, error)
 	// Member reports whether the account belongs to the workspace.
 	Member(ctx context.Context, accountID, workspaceID string) (bool, error)
-	// IntegrationName names the integration that a version id or dev id belongs to; "" means unknown.
-	IntegrationName(ctx context.Context, integrationID string) (string, error)
+	// Family tells integrations apart by the id of any of their versions: all
+	// versions of one share it, namesakes of another owner do not. "" means unknown.
+	Family(ctx context.Context, integrationID string) (string, error)
 }
 
 // Gate admits requests. The zero value is not usable: all three fields are needed.
@@ -297,22 +298,38 @@ func (g *Gate) ofKey(ctx context.Context, bot *Bot, t *Token, found []*Installat
 // installed lists the installations, removed and disabled ones left out, of the
 // integration that integrationID is a version or dev version of.
 func (g *Gate) installed(ctx context.Context, bot *Bot, integrationID string) ([]*Installation, error) {
-	name := ""
+	family := ""
 	if id.Valid(integrationID) {
 		var err error
-		if name, err = g.Directory.IntegrationName(ctx, integrationID); err != nil {
+		if family, err = g.Directory.Family(ctx, integrationID); err != nil {
 			return nil, err
 		}
 	}
 	var found []*Installation
 	for i := range bot.Installations {
 		in := &bot.Installations[i]
-		same := in.IntegrationID == integrationID || name != "" && in.IntegrationName == name
-		if same && in.Enabled && !in.Removed {
+		if !in.Enabled || in.Removed {
+			continue
+		}
+		same, err := g.same(ctx, in, integrationID, family)
+		if err != nil {
+			return nil, err
+		}
+		if same {
 			found = append(found, in)
 		}
 	}
 	return found, nil
+}
+
+// same reports whether an installation is of the integration of a version. Names
+// do not tell: another workspace may have an integration of the same name.
+func (g *Gate) same(ctx context.Context, in *Installation, integrationID, family string) (bool, error) {
+	if in.IntegrationID == integrationID || family == "" {
+		return in.IntegrationID == integrationID, nil
+	}
+	other, err := g.Directory.Family(ctx, in.IntegrationID)
+	return other == family, err
 }
 
 func choose(bot *Bot, wanted, alias string, found []*Installation) (*Installation, error) {

@@ -33,7 +33,7 @@ func (tn *town) Bot(_ context.Context, id string) (*Bot, error)       { return t
 func (tn *town) Member(_ context.Context, a, w string) (bool, error) {
 	return a == ann && w == wsA || a == bob && w == wsB, nil
 }
-func (tn *town) IntegrationName(_ context.Context, id string) (string, error) {
+func (tn *town) Family(_ context.Context, id string) (string, error) {
 	return map[string]string{chat1: "chat", chat2: "chat", chatDev: "chat", hooky: "acme/hooky", twice: "twice", off: "off", gone: "gone"}[id], nil
 }
 

@@ -29,8 +29,12 @@ type Users interface {
 
 // Catalog finds integrations; catalog does.
 type Catalog interface {
-	// Lookup finds a version of an integration by its id.
-	Lookup(integrationID string) (*Integration, bool)
+	// Lookup finds a version of an integration by its id as q sees it; nil, nil
+	// means there is none.
+	Lookup(q sqldb.Q, integrationID string) (*Integration, error)
+	// Installable finds a version that bots of a workspace may have; nil, nil
+	// means there is none. It stays as it is until tx ends.
+	Installable(tx *sqldb.Tx, workspaceID, integrationID string) (*Integration, error)
 }
 
 // Integration is what this package needs to know of a version of an integration.

@@ -171,7 +171,8 @@ func (s *Service) createBot(ctx context.Context, in createInput) (botResult, err
 		if err != nil {
 			return botResult{}, err
 		}
-		return botResult{s.view(r, nil, in.Multiple)}, nil
+		b, err := s.view(tx, r, nil, in.Multiple)
+		return botResult{b}, err
 	})
 }
 
@@ -261,7 +262,8 @@ func (s *Service) getBot(ctx context.Context, in getQuery) (botResult, error) {
 	if err != nil {
 		return botResult{}, err
 	}
-	return botResult{s.view(r, rows, in.Multiple)}, nil
+	b, err := s.view(q, r, rows, in.Multiple)
+	return botResult{b}, err
 }
 
 func (s *Service) updateBot(ctx context.Context, in updateInput) (botResult, error) {
@@ -277,7 +279,8 @@ func (s *Service) updateBot(ctx context.Context, in updateInput) (botResult, err
 		if err != nil {
 			return botResult{}, err
 		}
-		return botResult{s.view(r, rows, in.Multiple)}, nil
+		b, err := s.view(tx, r, rows, in.Multiple)
+		return botResult{b}, err
 	})
 }
 
@@ -297,7 +300,7 @@ func (s *Service) update(tx *sqldb.Tx, workspaceID string, in *updateInput) (*ro
 	if err := r.place(in.URL, at); err != nil {
 		return nil, nil, err
 	}
-	plan := s.planFrom(r.ID, rows)
+	plan := s.planFrom(tx, r, rows)
 	if err := plan.apply(in.Integrations); err != nil {
 		return nil, nil, err
 	}
@@ -413,7 +416,7 @@ func (s *Service) listBots(ctx context.Context, in listQuery) (botList, error) {
 // view is the bot as its owner sees it. Installations are keyed by alias if
 // multiple is "true", else by integration id, as clients expect that know no
 // aliases; of two with one id these see the older.
-func (s *Service) view(r *row, rows []*installation, multiple string) *Bot {
+func (s *Service) view(q sqldb.Q, r *row, rows []*installation, multiple string) (*Bot, error) {
 	b := &Bot{
 		ID: r.ID, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, SigningSecret: r.secret, Integrations: map[string]installed{},
 		Configuration: configuration{Data: r.configuration}, Tags: r.Tags, Name: r.Name, Description: r.Description,
@@ -428,7 +431,11 @@ func (s *Service) view(r *row, rows []*installation, multiple string) *Bot {
 		if multiple == "true" {
 			key = in.Alias
 		}
-		b.Integrations[key] = s.show(in)
+		shown, err := s.show(q, in)
+		if err != nil {
+			return nil, err
+		}
+		b.Integrations[key] = shown
 	}
-	return b
+	return b, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 
@@ -101,6 +102,26 @@ func (s *Service) installations(q sqldb.Q, botID, tail string) ([]*installation,
 		}
 	}
 	return rows, nil
+}
+
+// InstalledIn lists the workspaces whose bots have a version of an integration installed.
+func (s *Service) InstalledIn(q sqldb.Q, integrationID string) ([]string, error) {
+	rows, err := sqldb.Select[home](q, "bots", "WHERE id IN (SELECT bot_id FROM installations WHERE integration_id = $1 AND NOT removed)", integrationID)
+	var all []string
+	for _, h := range rows {
+		if !slices.Contains(all, h.workspaceID) {
+			all = append(all, h.workspaceID)
+		}
+	}
+	return all, err
+}
+
+// home is the workspace of a bot.
+type home struct{ workspaceID string }
+
+// Columns binds a column of table bots.
+func (h *home) Columns() []sqldb.Column {
+	return []sqldb.Column{{Name: "workspace_id", Field: &h.workspaceID}}
 }
 
 // listed is a bot in a list.

@@ -7,6 +7,7 @@ import (
 	"parley/internal/api"
 	"parley/internal/auth"
 	"parley/internal/fault"
+	"parley/internal/sqldb"
 	"parley/internal/tag"
 )
 
@@ -104,28 +105,32 @@ func (s *Service) readKnown(ctx context.Context, botID string) (*known, error) {
 	d := r.definition()
 	b := &auth.Bot{ID: r.ID, WorkspaceID: r.WorkspaceID}
 	for _, in := range rows {
-		full := s.installation(in)
+		full, err := s.installation(q, in)
+		if err != nil {
+			return nil, err
+		}
 		b.Installations = append(b.Installations, full.Installation)
 		d.Installations = append(d.Installations, full)
 	}
 	return &known{b, d}, nil
 }
 
-func (s *Service) installation(in *installation) Installation {
+func (s *Service) installation(q sqldb.Q, in *installation) (Installation, error) {
+	outside, err := s.outside(q, in.IntegrationID)
 	return Installation{
 		Installation: auth.Installation{
 			ID: in.ID, Alias: in.Alias, IntegrationID: in.IntegrationID, IntegrationName: in.Name, Version: in.Version,
 			WebhookID: in.WebhookID, Enabled: in.Enabled, Removed: in.Removed, DisabledChannels: in.DisabledChannels,
-			Outside: s.outside(in.IntegrationID),
+			Outside: outside,
 		},
 		BotID: in.BotID, WebhookURL: s.webhookURL(in.WebhookID), Configuration: in.configuration, ConfigurationType: in.ConfigurationType,
 		CreatedAt: in.CreatedAt, UpdatedAt: in.UpdatedAt,
-	}
+	}, err
 }
 
-func (s *Service) outside(integrationID string) bool {
-	version, ok := s.Catalog.Lookup(integrationID)
-	return ok && version.Outside
+func (s *Service) outside(q sqldb.Q, integrationID string) (bool, error) {
+	version, err := s.Catalog.Lookup(q, integrationID)
+	return version != nil && version.Outside, err
 }
 
 func (r *row) definition() *Definition {

@@ -95,18 +95,19 @@ type installationIn struct {
 }
 
 // plan works out what an update makes of a bot's installations. It works on
-// copies and touches no table.
+// copies and writes no table.
 type plan struct {
 	s       *Service
-	botID   string
+	tx      *sqldb.Tx
+	bot     *row
 	now     api.Time
 	rows    []*installation          // as they will be, removed ones included
 	before  map[string]*installation // by id, as they are
 	touched map[string]string        // installation id → key that spoke of it
 }
 
-func (s *Service) planFrom(botID string, rows []*installation) *plan {
-	p := &plan{s: s, botID: botID, now: s.now(), before: map[string]*installation{}, touched: map[string]string{}}
+func (s *Service) planFrom(tx *sqldb.Tx, bot *row, rows []*installation) *plan {
+	p := &plan{s: s, tx: tx, bot: bot, now: s.now(), before: map[string]*installation{}, touched: map[string]string{}}
 	for _, r := range rows {
 		p.before[r.ID] = r
 		c := *r
@@ -157,7 +158,11 @@ func (p *plan) remove(key string) error {
 	}
 	if r != nil {
 		r.Removed, r.Enabled = true, false
-		r.settle(p.before[r.ID], p.s.outside(r.IntegrationID))
+		outside, err := p.s.outside(p.tx, r.IntegrationID)
+		if err != nil {
+			return err
+		}
+		r.settle(p.before[r.ID], outside)
 	}
 	return nil
 }
@@ -179,8 +184,11 @@ func (p *plan) put(key string, in *installationIn) error {
 // it shall have.
 func (p *plan) target(key string, in *installationIn) (*installation, *Integration, error) {
 	if in.IntegrationID != "" {
-		version, ok := p.s.Catalog.Lookup(in.IntegrationID)
-		if !ok {
+		version, err := p.s.Catalog.Installable(p.tx, p.bot.WorkspaceID, in.IntegrationID)
+		if err != nil {
+			return nil, nil, err
+		}
+		if version == nil {
 			return nil, nil, fault.ReferenceNotFound.New("integrations.%.200s.integrationId: integration %q doesn't exist", key, in.IntegrationID)
 		}
 		r, err := p.under(key, version)
@@ -198,8 +206,11 @@ func (p *plan) target(key string, in *installationIn) (*installation, *Integrati
 
 // current is the version that an installation has.
 func (p *plan) current(r *installation) (*Integration, error) {
-	version, ok := p.s.Catalog.Lookup(r.IntegrationID)
-	if !ok {
+	version, err := p.s.Catalog.Installable(p.tx, p.bot.WorkspaceID, r.IntegrationID)
+	if err != nil {
+		return nil, err
+	}
+	if version == nil {
 		return nil, fault.ReferenceNotFound.New("integrations.%s: its version %s of %q is no longer offered; send the integrationId of another one", r.Alias, r.Version, r.Name)
 	}
 	return version, nil
@@ -217,8 +228,11 @@ func (p *plan) byVersion(key string) (*installation, *Integration, error) {
 		version, err := p.current(r)
 		return r, version, err
 	}
-	version, ok := p.s.Catalog.Lookup(key)
-	if !ok {
+	version, err := p.s.Catalog.Installable(p.tx, p.bot.WorkspaceID, key)
+	if err != nil {
+		return nil, nil, err
+	}
+	if version == nil {
 		return nil, nil, fault.ReferenceNotFound.New("integrations: integration %q doesn't exist", key)
 	}
 	r, err = p.only(key, p.by(func(r *installation) bool {
@@ -283,7 +297,7 @@ func (p *plan) under(alias string, version *Integration) (*installation, error) 
 	}
 	r := p.alias(alias)
 	if r == nil {
-		r = &installation{ID: id.New("inst"), BotID: p.botID, Alias: alias, WebhookID: id.UUID(), Removed: true, Name: version.Name, DisabledChannels: []string{}, CreatedAt: p.now, configuration: api.Object("{}")}
+		r = &installation{ID: id.New("inst"), BotID: p.bot.ID, Alias: alias, WebhookID: id.UUID(), Removed: true, Name: version.Name, DisabledChannels: []string{}, CreatedAt: p.now, configuration: api.Object("{}")}
 		p.rows = append(p.rows, r)
 	}
 	if r.Name != version.Name {
@@ -382,7 +396,7 @@ func (in *installation) same(o *installation) bool {
 }
 
 // show is the installation as the owner of the bot sees it.
-func (s *Service) show(in *installation) installed {
+func (s *Service) show(q sqldb.Q, in *installation) (installed, error) {
 	v := installed{
 		Enabled: in.Enabled, Name: in.Name, Version: in.Version, WebhookURL: s.webhookURL(in.WebhookID), WebhookID: in.WebhookID,
 		Identifier: in.Identifier, Configuration: in.configuration, Status: in.Status, DisabledChannels: in.DisabledChannels,
@@ -396,11 +410,12 @@ func (s *Service) show(in *installation) installed {
 	if in.StatusReason != "" {
 		v.StatusReason = api.Some(in.StatusReason)
 	}
-	if d, ok := s.Catalog.Lookup(in.IntegrationID); ok {
+	d, err := s.Catalog.Lookup(q, in.IntegrationID)
+	if d != nil {
 		v.Title, v.Description, v.IconURL, v.Public = d.Title, d.Description, d.IconURL, d.Public
 		v.Visibility, v.VerificationStatus, v.LifecycleStatus = d.Visibility, d.VerificationStatus, d.LifecycleStatus
 	}
-	return v
+	return v, err
 }
 
 func (s *Service) webhookURL(webhookID string) string { return s.PublicURL + "/" + webhookID }

@@ -138,7 +138,11 @@ func (users) CreateBotUser(tx *sqldb.Tx, botID, name string, at int64) error {
 // catalogue has two versions of chat and one other integration.
 type catalogue struct{}
 
-func (catalogue) Lookup(integrationID string) (*Integration, bool) {
+func (c catalogue) Installable(tx *sqldb.Tx, _, integrationID string) (*Integration, error) {
+	return c.Lookup(tx, integrationID)
+}
+
+func (catalogue) Lookup(_ sqldb.Q, integrationID string) (*Integration, error) {
 	in := Integration{
 		ID: integrationID, Title: "T", Description: "D", IconURL: "https://icons.example.com/x.svg", Public: true,
 		Visibility: "public", VerificationStatus: "approved", LifecycleStatus: "published", Channels: map[string]bool{"channel": true},
@@ -162,9 +166,9 @@ func (catalogue) Lookup(integrationID string) (*Integration, bool) {
 	case hooky:
 		in.Name, in.Version, in.Outside = "acme/hooky", "0.1.0", true
 	default:
-		return nil, false
+		return nil, nil
 	}
-	return &in, true
+	return &in, nil
 }
 
 type answer struct {

@@ -50,7 +50,10 @@ func (s *Service) Install(ctx context.Context, botID, alias, integrationID strin
 		_, rows, err := s.update(tx, "", in)
 		for _, r := range rows {
 			if r.Alias == alias {
-				installation := s.installation(r)
+				installation, err := s.installation(tx, r)
+				if err != nil {
+					return err
+				}
 				out = &installation
 			}
 		}

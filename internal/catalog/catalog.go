@@ -1,82 +1,177 @@
 // Package catalog knows the definitions that bots are built from: integrations,
-// and in their place interfaces and plugins. Today these are the integrations
-// that Parley brings along; it answers the hub and tells bot and messaging what
-// an integration declares.
+// and in their place interfaces and plugins. Integrations are those that Parley
+// brings along and those that workspaces describe, which run elsewhere. It
+// answers the hub and tells the rest of the server what an integration declares.
 package catalog
 
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/Masterminds/semver/v3"
 
 	"parley/internal/api"
 	"parley/internal/auth"
+	"parley/internal/bus"
+	"parley/internal/cache"
 	"parley/internal/fault"
+	"parley/internal/sqldb"
 )
+
+// Workspaces knows who publishes; workspace does.
+type Workspaces interface {
+	// Named tells the name and the handle of a workspace, "" where it has none.
+	Named(q sqldb.Q, workspaceID string) (name, handle string, err error)
+	// ByHandle finds the workspace that has a handle, "" if none has.
+	ByHandle(q sqldb.Q, handle string) (workspaceID string, err error)
+}
+
+// Installations knows who has installed what; bot does.
+type Installations interface {
+	// InstalledIn lists the workspaces whose bots have a version installed.
+	InstalledIn(q sqldb.Q, integrationID string) (workspaceIDs []string, err error)
+}
 
 // Config are the parts a Service needs.
 type Config struct {
+	DB  *sqldb.DB
+	Bus bus.Bus
+	Box *auth.Box
 	// Directory tells which integrations a bot has and who may ask.
-	Directory auth.Directory
+	Directory     auth.Directory
+	Workspaces    Workspaces
+	Installations Installations
+	// Deleting takes part in the transaction that deletes a version. May be nil.
+	Deleting func(tx *sqldb.Tx, integrationID string) error
+	// Changed is told after every commit that changed a version. It must not block. May be nil.
+	Changed func(integrationID string)
+	Now     func() time.Time
+	Log     *slog.Logger
+	// MaxAge bounds how long what is kept in memory is believed without looking
+	// again. 0 is right when no other process writes the database.
+	MaxAge time.Duration
 }
 
-// Service carries out the operations on the catalogue. It never changes.
+// Service carries out the operations on the catalogue.
 type Service struct {
 	Config
-	all    []*Integration // by name, the newest version first
-	byID   map[string]*Integration
-	byName map[string][]*Integration
+	versions *cache.Cache[Integration]
+	noted    noted
+
+	// What Parley brings along, which never changes.
+	brought []*Integration // by name, the newest version first
+	byID    map[string]*Integration
 }
 
-// New checks c and returns a ready Service.
+// cachedVersions is the number of versions that are kept in memory.
+const cachedVersions = 2_000
+
+// New checks c and returns a ready Service. Close it when no request runs any more.
 func New(c Config) (*Service, error) {
-	if c.Directory == nil {
-		return nil, errors.New("catalog: Config.Directory is missing")
-	}
-	s := &Service{Config: c, all: builtins(), byID: map[string]*Integration{}, byName: map[string][]*Integration{}}
-	slices.SortFunc(s.all, func(a, b *Integration) int {
-		if a.Name != b.Name {
-			return strings.Compare(a.Name, b.Name)
+	for name, missing := range map[string]bool{
+		"DB": c.DB == nil, "Bus": c.Bus == nil, "Box": c.Box == nil, "Directory": c.Directory == nil,
+		"Workspaces": c.Workspaces == nil, "Installations": c.Installations == nil, "Now": c.Now == nil,
+	} {
+		if missing {
+			return nil, errors.New("catalog: Config." + name + " is missing")
 		}
-		return b.semver.Compare(a.semver)
-	})
-	for _, d := range s.all {
-		s.byID[d.ID] = d
-		s.byName[d.Name] = append(s.byName[d.Name], d)
 	}
+	if c.Deleting == nil {
+		c.Deleting = func(*sqldb.Tx, string) error { return nil }
+	}
+	if c.Changed == nil {
+		c.Changed = func(string) {}
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Service{Config: c, brought: builtins(), byID: map[string]*Integration{}}
+	slices.SortFunc(s.brought, byNameNewestFirst)
+	for _, d := range s.brought {
+		s.byID[d.ID] = d
+	}
+	s.versions = cache.New(cache.Config[Integration]{Load: s.load, Max: cachedVersions, MaxAge: c.MaxAge, Now: c.Now, Bus: c.Bus, Topic: "cache.integration"})
 	return s, nil
 }
+
+func byNameNewestFirst(a, b *Integration) int {
+	if a.Name != b.Name {
+		return strings.Compare(a.Name, b.Name)
+	}
+	return b.semver.Compare(a.semver)
+}
+
+// Close ends what the Service listens to.
+func (s *Service) Close() { s.versions.Close() }
 
 // Ops are the operations on the catalogue.
 func (s *Service) Ops() []api.Op { return slices.Concat(s.hubOps(), s.integrationOps()) }
 
-// Lookup finds a version of an integration by its id.
-func (s *Service) Lookup(integrationID string) (*Integration, bool) {
-	d, ok := s.byID[integrationID]
-	return d, ok
+func (s *Service) now() api.Time { return api.At(s.Now()) }
+
+// Lookup finds a version of an integration by its id, whoever it belongs to;
+// nil, nil means there is none. The answer comes from memory and takes no lock.
+func (s *Service) Lookup(ctx context.Context, integrationID string) (*Integration, error) {
+	if d := s.byID[integrationID]; d != nil {
+		return d, nil
+	}
+	return s.versions.Get(ctx, integrationID)
 }
 
-// IntegrationName names the integration that a version id belongs to, "" if
-// there is none. It is the part of auth.Directory that the catalogue knows.
-func (s *Service) IntegrationName(_ context.Context, integrationID string) (string, error) {
-	if d, ok := s.byID[integrationID]; ok {
-		return d.Name, nil
+// Read is Lookup as q sees it, for use in a transaction.
+func (s *Service) Read(q sqldb.Q, integrationID string) (*Integration, error) {
+	return s.read(q, integrationID, "")
+}
+
+func (s *Service) read(q sqldb.Q, integrationID, tail string) (*Integration, error) {
+	if d := s.byID[integrationID]; d != nil {
+		return d, nil
 	}
-	return "", nil
+	r, err := s.row(q, integrationID, tail)
+	if r == nil {
+		return nil, err
+	}
+	return r.integration(), nil
+}
+
+// Installable finds a version that bots of a workspace may have installed; nil,
+// nil means there is none. Until tx ends the version is neither deleted nor
+// withdrawn nor changed, so that what tx installs is there.
+func (s *Service) Installable(tx *sqldb.Tx, workspaceID, integrationID string) (*Integration, error) {
+	d, err := s.read(tx, integrationID, "{for_update}")
+	if d == nil || !d.sharedWith(workspaceID) {
+		return nil, err
+	}
+	return d, nil
+}
+
+// Family tells integrations apart by the id of any of their versions: versions
+// of one integration share it, others, namesakes of another owner included, do
+// not. "" means there is no such version. It is the part of auth.Directory that
+// the catalogue knows.
+func (s *Service) Family(ctx context.Context, integrationID string) (string, error) {
+	d, err := s.Lookup(ctx, integrationID)
+	if d == nil {
+		return "", err
+	}
+	return d.Family(), nil
 }
 
 // maxVersion bounds what is read as a version or a range.
 const maxVersion = 200
 
-// Find returns the newest version of an integration that fits: an exact
-// version, a range such as >=1.0.0 <2.0.0, or latest. nil means there is none.
-func (s *Service) Find(name, version string) *Integration {
+// Builtin finds the newest version that fits of an integration that Parley
+// brings along: an exact version, a range such as >=1.0.0 <2.0.0, or latest. nil
+// means there is none.
+func (s *Service) Builtin(name, version string) *Integration {
 	fits := matcher(version)
-	for _, d := range s.byName[name] { // newest first
-		if fits(d) {
+	for _, d := range s.brought { // newest first
+		if d.Name == name && fits(d.semver) {
 			return d
 		}
 	}
@@ -84,21 +179,21 @@ func (s *Service) Find(name, version string) *Integration {
 }
 
 // matcher tells which versions a text means. A text that means nothing fits none.
-func matcher(version string) func(*Integration) bool {
+func matcher(version string) func(*semver.Version) bool {
 	if version == "latest" {
-		return func(*Integration) bool { return true }
+		return func(*semver.Version) bool { return true }
 	}
 	if len(version) > maxVersion {
-		return func(*Integration) bool { return false }
+		return func(*semver.Version) bool { return false }
 	}
 	if v, err := semver.StrictNewVersion(version); err == nil {
-		return func(d *Integration) bool { return d.semver.Equal(v) }
+		return v.Equal
 	}
 	c, err := semver.NewConstraint(version)
 	if err != nil {
-		return func(*Integration) bool { return false }
+		return func(*semver.Version) bool { return false }
 	}
-	return func(d *Integration) bool { return c.Check(d.semver) }
+	return c.Check
 }
 
 func missingID(id string) error {
@@ -107,4 +202,29 @@ func missingID(id string) error {
 
 func missingVersion(name, version string) error {
 	return fault.ResourceNotFound.New("Integration %.200q doesn't exist in version %.200q", name, version)
+}
+
+// noted remembers which unknown members were logged.
+type noted struct {
+	mu   sync.Mutex
+	seen map[string]bool
+}
+
+// maxNoted bounds that memory; what comes later is not logged.
+const maxNoted = 1000
+
+// noteUnknown logs a member of a definition that no published schema has, once.
+func (s *Service) noteUnknown(path string) {
+	s.noted.mu.Lock()
+	first := !s.noted.seen[path] && len(s.noted.seen) < maxNoted
+	if first {
+		if s.noted.seen == nil {
+			s.noted.seen = map[string]bool{}
+		}
+		s.noted.seen[path] = true
+	}
+	s.noted.mu.Unlock()
+	if first {
+		s.Log.Warn("accepted a member of an integration's definition that is not in the published schema", "member", path)
+	}
 }

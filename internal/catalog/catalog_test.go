@@ -26,16 +26,17 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 const (
 	wsA, wsB = "wkspace_01AAAAAAAAAAAAAAAAAAAAAAAA", "wkspace_01BBBBBBBBBBBBBBBBBBBBBBBB"
-	botA     = "bot_01AAAAAAAAAAAAAAAAAAAAAAAA" // of wsA, with chat
-	botB     = "bot_01BBBBBBBBBBBBBBBBBBBBBBBB" // of wsB
-	empty    = "bot_01CCCCCCCCCCCCCCCCCCCCCCCC" // of wsA, with chat removed
-	ann      = "accnt_01AAAAAAAAAAAAAAAAAAAAAAAA"
+	botA     = "bot_01AAAAAAAAAAAAAAAAAAAAAAAA"   // of wsA, with chat
+	botB     = "bot_01BBBBBBBBBBBBBBBBBBBBBBBB"   // of wsB
+	empty    = "bot_01CCCCCCCCCCCCCCCCCCCCCCCC"   // of wsA, with chat removed
+	ann      = "accnt_01AAAAAAAAAAAAAAAAAAAAAAAA" // of wsA
+	bob      = "accnt_01BBBBBBBBBBBBBBBBBBBBBBBB" // of both
 )
 
 type directory struct{}
 
 func (directory) Bot(_ context.Context, botID string) (*auth.Bot, error) {
-	chat := auth.Installation{IntegrationName: "chat", Enabled: true, Removed: botID == empty}
+	chat := auth.Installation{IntegrationID: versionID("chat", "1.0.0"), IntegrationName: "chat", Enabled: true, Removed: botID == empty}
 	switch botID {
 	case botA, empty:
 		return &auth.Bot{ID: botID, WorkspaceID: wsA, Installations: []auth.Installation{chat}}, nil
@@ -46,30 +47,15 @@ func (directory) Bot(_ context.Context, botID string) (*auth.Bot, error) {
 }
 
 func (directory) Member(_ context.Context, account, workspace string) (bool, error) {
-	return account == ann && workspace == wsA, nil
+	return account == ann && workspace == wsA || account == bob, nil
 }
-func (directory) IntegrationName(context.Context, string) (string, error) { return "", nil }
+func (directory) Family(context.Context, string) (string, error) { return "", nil }
 
-func newAPI(t *testing.T) (*Service, *api.API) {
+// newAPI is the service on a database of its own that no test of the hub looks into.
+func newAPI(t testing.TB) (*Service, *api.API) {
 	t.Helper()
-	s, err := New(Config{Directory: directory{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	gate := &auth.Gate{Tokens: tokens{}, Directory: directory{}}
-	return s, api.New(api.Config{Name: "admin", Ops: s.Ops(), Admit: gate.Admit, CheckAnswers: true})
-}
-
-// tokens knows one person's.
-type tokens struct{}
-
-var token, tokenHash = auth.NewToken(auth.PAT)
-
-func (tokens) Token(_ context.Context, hash string) (*auth.Token, error) {
-	if hash != tokenHash {
-		return nil, nil
-	}
-	return &auth.Token{ID: "pat_1", Kind: auth.PAT, AccountID: ann}, nil
+	r := newRig(t, fresh(t))
+	return r.Service, r.api
 }
 
 type answer struct {
@@ -162,14 +148,14 @@ func TestGetPublicIntegrationById(t *testing.T) {
 	t.Parallel()
 	s, a := newAPI(t)
 	const hub = "/v1/admin/hub/integrations/"
-	for _, d := range s.all {
+	for _, d := range s.brought {
 		get(t, a, hub+d.ID).want(t, 200, `"version":"`+d.Version+`"`)
 	}
 	for _, bad := range []string{"intver_01ZZZZZZZZZZZZZZZZZZZZZZZZ", "chat", "%2F", strings.Repeat("x", 500)} {
 		get(t, a, hub+bad).want(t, 404, "doesn't exist")
 	}
 	get(t, a, hub+"intver_01ZZZZZZZZZZZZZZZZZZZZZZZZ").golden(t, "getPublicIntegrationById/missing")
-	get(t, a, hub+s.Find("chat", "0.7.6").ID).golden(t, "getPublicIntegrationById/ok")
+	get(t, a, hub+s.Builtin("chat", "0.7.6").ID).golden(t, "getPublicIntegrationById/ok")
 }
 
 // Clients, lock files and databases keep these ids.
@@ -177,7 +163,7 @@ func TestVersionIDsAreForEver(t *testing.T) {
 	t.Parallel()
 	s, _ := newAPI(t)
 	seen := map[string]string{}
-	for _, d := range s.all {
+	for _, d := range s.brought {
 		if !id.Minted("intver", d.ID) || d.ID[len("intver_")] > '7' {
 			t.Errorf("%s is no id", d.ID)
 		}
@@ -185,15 +171,17 @@ func TestVersionIDsAreForEver(t *testing.T) {
 			t.Errorf("%s and %s share %s", d.Version, seen[d.ID], d.ID)
 		}
 		seen[d.ID] = d.Version
-		if got, ok := s.Lookup(d.ID); !ok || got != d {
-			t.Errorf("Lookup(%s) = %v", d.ID, got)
+		if got, err := s.Lookup(t.Context(), d.ID); err != nil || got != d {
+			t.Errorf("Lookup(%s) = %v, %v", d.ID, got, err)
 		}
-		if name, err := s.IntegrationName(t.Context(), d.ID); name != "chat" || err != nil {
-			t.Errorf("IntegrationName(%s) = %q, %v", d.ID, name, err)
+		if family, err := s.Family(t.Context(), d.ID); family != "chat" || err != nil {
+			t.Errorf("Family(%s) = %q, %v", d.ID, family, err)
 		}
 	}
-	if name, err := s.IntegrationName(t.Context(), "intver_nope"); name != "" || err != nil {
-		t.Errorf("IntegrationName of nothing = %q, %v", name, err)
+	for _, no := range []string{"intver_nope", "intver_01ZZZZZZZZZZZZZZZZZZZZZZZZ", ""} {
+		if family, err := s.Family(t.Context(), no); family != "" || err != nil {
+			t.Errorf("Family(%s) = %q, %v", no, family, err)
+		}
 	}
 }
 
@@ -284,7 +272,7 @@ func TestListPublicIntegrationsToTheEnd(t *testing.T) {
 		}
 	}
 	var want []string
-	for _, d := range s.all {
+	for _, d := range s.brought {
 		want = append(want, d.Version)
 	}
 	if !slices.Equal(got, want) || pages != 4 {
@@ -303,13 +291,13 @@ func TestOwnIntegrations(t *testing.T) {
 	get(t, a, own+"?visibility=unlisted").want(t, 400, "InvalidQuery")
 	get(t, a, own+"/chat/latest").golden(t, "getIntegrationByName/missing")
 	get(t, a, own+"/acme%2Fhooky/%3C0.1.0").want(t, 404, `Integration \"acme/hooky\" doesn't exist in version \"<0.1.0\"`)
-	get(t, a, own+"/"+s.Find("chat", "latest").ID).golden(t, "getIntegration/missing")
+	get(t, a, own+"/"+s.Builtin("chat", "latest").ID).golden(t, "getIntegration/missing")
 }
 
 func TestCheckConfiguration(t *testing.T) {
 	t.Parallel()
 	s, _ := newAPI(t)
-	chat := s.Find("chat", "latest")
+	chat := s.Builtin("chat", "latest")
 	for _, c := range []struct {
 		typ, configuration string
 		kind               *fault.Kind
@@ -318,7 +306,7 @@ func TestCheckConfiguration(t *testing.T) {
 		{"", ``, nil, ""},
 		{"", `{}`, nil, ""},
 		{"", `{"encryptionKey":"k","webhookUrl":"http://x","webhookSecret":""}`, nil, ""},
-		{"", `{"encriptionKey":"k"}`, fault.InvalidDataFormat, "configuration.encriptionKey is not a setting"},
+		{"", `{"encriptionKey":"k"}`, fault.InvalidDataFormat, "configuration.encriptionKey is not a member that the schema has"},
 		{"", `{"encryptionKey":1}`, fault.InvalidDataFormat, "configuration.encryptionKey must be a string"},
 		{"", `{"encryptionKey":null}`, fault.InvalidDataFormat, "configuration.encryptionKey must be a string"},
 		{"", `[]`, fault.InvalidDataFormat, "configuration must be an object"},
@@ -331,32 +319,6 @@ func TestCheckConfiguration(t *testing.T) {
 	}
 }
 
-func TestSettingsCheck(t *testing.T) {
-	t.Parallel()
-	s, err := readSettings(api.Object(`{"type":"object","properties":{"a":{"type":"boolean"},"b":{"type":"number"}},"required":["a"],"additionalProperties":false}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for text, want := range map[string]string{
-		`{"a":true}`:         "",
-		`{"a":false,"b":-1}`: "",
-		`{}`:                 "configuration.a is required",
-		`{"a":1}`:            "configuration.a must be a boolean",
-		`{"a":true,"b":"1"}`: "configuration.b must be a number",
-	} {
-		var members map[string]jsontext.Value
-		if err := json.Unmarshal([]byte(text), &members); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.check("x", members); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: got %v, want %q", text, err, want)
-		}
-	}
-	if _, err := readSettings(api.Object(`{"type":"object","minProperties":1}`)); err == nil {
-		t.Error("a word of JSON Schema that would not be checked was accepted")
-	}
-}
-
 func TestChatTags(t *testing.T) {
 	t.Parallel()
 	s, _ := newAPI(t)
@@ -365,7 +327,7 @@ func TestChatTags(t *testing.T) {
 		"conversation": {"fid": 500, "owner": 500},
 		"message":      {"fid": 500},
 	}
-	if d := cmp.Diff(want, s.Find("chat", "latest").Tags()); d != "" {
+	if d := cmp.Diff(want, s.Builtin("chat", "latest").Tags()); d != "" {
 		t.Error(d)
 	}
 }
@@ -374,7 +336,7 @@ func TestChatTags(t *testing.T) {
 func TestBuiltinSchemas(t *testing.T) {
 	t.Parallel()
 	s, _ := newAPI(t)
-	d := s.Find("chat", "latest")
+	d := s.Builtin("chat", "latest")
 	schemas := map[string]api.Object{"configuration": d.Configuration.Schema, "event": d.Events["custom"].Schema}
 	for name, m := range d.Channels["channel"].Messages {
 		schemas["message "+name] = m.Schema
@@ -407,12 +369,9 @@ func FuzzFind(f *testing.F) {
 	for _, s := range []string{"latest", "1.0.0", ">=1.0.0 <2.0.0", "^", "||", "1 - 2", "", strings.Repeat(">1 ", 60)} {
 		f.Add(s)
 	}
-	s, err := New(Config{Directory: directory{}})
-	if err != nil {
-		f.Fatal(err)
-	}
+	s, _ := newAPI(f)
 	f.Fuzz(func(t *testing.T, version string) {
-		if d := s.Find("chat", version); d != nil && d.Name != "chat" {
+		if d := s.Builtin("chat", version); d != nil && d.Name != "chat" {
 			t.Fatalf("%q found %v", version, d)
 		}
 	})

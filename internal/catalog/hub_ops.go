@@ -1,11 +1,7 @@
 package catalog
 
 import (
-	"cmp"
 	"context"
-	"maps"
-	"slices"
-	"strings"
 
 	"parley/internal/api"
 	"parley/internal/auth"
@@ -60,24 +56,47 @@ type publicIntegration struct {
 	Integration PublicIntegration `json:"integration"`
 }
 
-func (s *Service) getPublicIntegrationByID(_ context.Context, in integrationRef) (publicIntegration, error) {
-	d, ok := s.Lookup(in.ID)
-	if !ok {
+func (s *Service) getPublicIntegrationByID(ctx context.Context, in integrationRef) (publicIntegration, error) {
+	d, err := s.Lookup(ctx, in.ID)
+	if err != nil {
+		return publicIntegration{}, err
+	}
+	if d == nil || d.Visibility == private {
 		return publicIntegration{}, missingID(in.ID)
 	}
-	return public(d), nil
+	return s.published(ctx, d)
 }
 
-func (s *Service) getPublicIntegration(_ context.Context, in versionRef) (publicIntegration, error) {
-	d := s.Find(in.Name, in.Version)
-	if d == nil {
-		return publicIntegration{}, missingVersion(in.Name, in.Version)
+func (s *Service) getPublicIntegration(ctx context.Context, in versionRef) (publicIntegration, error) {
+	if d := s.Builtin(in.Name, in.Version); d != nil {
+		return s.published(ctx, d)
 	}
-	return public(d), nil
+	d, err := s.find(ctx, "WHERE name = $1 AND visibility <> 'private'", in, in.Name)
+	if err != nil {
+		return publicIntegration{}, err
+	}
+	return s.published(ctx, d)
 }
 
-func public(d *Integration) publicIntegration {
-	return publicIntegration{PublicIntegration{Integration: d, OwnerWorkspace: brought}}
+// published is an integration as strangers see it: where it runs is not for them.
+func (s *Service) published(ctx context.Context, d *Integration) (publicIntegration, error) {
+	from, err := s.owner(ctx, d.WorkspaceID)
+	shown := *d
+	shown.URL = ""
+	return publicIntegration{PublicIntegration{Integration: &shown, OwnerWorkspace: from}}, err
+}
+
+// owner is the workspace that publishes, "" for what Parley brings along.
+func (s *Service) owner(ctx context.Context, workspaceID string) (owner, error) {
+	if workspaceID == "" {
+		return brought, nil
+	}
+	name, handle, err := s.Workspaces.Named(s.DB.Reader(ctx), workspaceID)
+	out := owner{ID: workspaceID, Name: name}
+	if handle != "" {
+		out.Handle = api.Some(handle)
+	}
+	return out, err
 }
 
 // integrationQuery is what both lists of integrations may be asked for.
@@ -102,186 +121,41 @@ type integrationList struct {
 
 // listed is an integration in a list of the hub.
 type listed struct {
-	ID                 string     `json:"id"`
-	Name               string     `json:"name"`
-	Version            string     `json:"version"`
-	CreatedAt          api.Time   `json:"createdAt"`
-	UpdatedAt          api.Time   `json:"updatedAt"`
-	Title              string     `json:"title"`
-	Description        string     `json:"description"`
-	IconURL            string     `json:"iconUrl"`
-	Public             bool       `json:"public"`
-	Visibility         string     `json:"visibility"`
-	VerificationStatus string     `json:"verificationStatus"`
-	LifecycleStatus    string     `json:"lifecycleStatus"`
-	OwnerWorkspace     owner      `json:"ownerWorkspace"`
-	Meta               usage      `json:"meta"`
-	MatchedOn          *matchedOn `json:"matchedOn,omitempty"`
+	ownListed
+	OwnerWorkspace owner `json:"ownerWorkspace"`
+	Meta           usage `json:"meta"`
 }
 
-// matchedOn tells where a search was found.
-type matchedOn struct {
-	Name        bool     `json:"name,omitzero"`
-	Title       bool     `json:"title,omitzero"`
-	Description bool     `json:"description,omitzero"`
-	Actions     []string `json:"actions,omitempty"`
-}
-
-func (m *matchedOn) any() bool { return m.Name || m.Title || m.Description || len(m.Actions) > 0 }
-
+// Compat: the published document leaves open what a list without a version
+// shows; here it is the newest version of each.
 func (s *Service) listPublicIntegrations(ctx context.Context, in integrationQuery) (integrationList, error) {
-	fits, err := s.filter(ctx, in)
+	rows, err := s.shared(ctx)
 	if err != nil {
 		return integrationList{}, err
 	}
-	var found []listed
-	for _, d := range s.versions(in.Version) {
-		if !fits(d) {
-			continue
-		}
-		l := list(d)
-		if in.Search != "" {
-			if l.MatchedOn = search(d, in.Search); !l.MatchedOn.any() {
-				continue
-			}
-		}
-		found = append(found, l)
+	if in.Version == "" {
+		in.Version = "latest"
 	}
-	arrange(found, in.SortBy, in.Direction)
-	return in.cut(found)
-}
-
-// versions are the candidates of a list: all that fit a version, or the newest of each name.
-//
-// Compat: the published document leaves open what a list without a version shows.
-func (s *Service) versions(version string) []*Integration {
-	if version == "" || version == "latest" {
-		newest := slices.Clone(s.all) // by name, newest first
-		return slices.CompactFunc(newest, func(a, b *Integration) bool { return a.Name == b.Name })
-	}
-	fits := matcher(version)
-	var out []*Integration
-	for _, d := range s.all {
-		if fits(d) {
-			out = append(out, d)
-		}
-	}
-	return out
-}
-
-func (s *Service) filter(ctx context.Context, in integrationQuery) (func(*Integration) bool, error) {
-	if in.InterfaceID != "" {
-		return nil, fault.ReferenceNotFound.New("interfaceId: interface %q doesn't exist", in.InterfaceID)
-	}
-	installed, err := s.installed(ctx, in.InstalledByBotID)
+	rows, meta, err := s.list(ctx, rows, in)
 	if err != nil {
-		return nil, err
+		return integrationList{}, err
 	}
-	return func(d *Integration) bool {
-		return (in.Name == "" || d.Name == in.Name) &&
-			(in.VerificationStatus == "" || d.VerificationStatus == in.VerificationStatus) &&
-			(in.InterfaceName == "" || d.implements(in.InterfaceName)) &&
-			(installed == nil || installed[d.Name])
-	}, nil
-}
-
-func (d *Integration) implements(name string) bool {
-	for _, i := range d.Interfaces {
-		if i.Name == name {
-			return true
+	out := integrationList{Meta: meta}
+	for _, r := range rows {
+		from, err := s.owner(ctx, r.workspaceID)
+		if err != nil {
+			return integrationList{}, err
 		}
-	}
-	return false
-}
-
-// installed names the integrations of a bot that the caller can reach, nil if none was asked for.
-func (s *Service) installed(ctx context.Context, botID string) (map[string]bool, error) {
-	if botID == "" {
-		return nil, nil
-	}
-	missing := fault.ReferenceNotFound.New("installedByBotId: bot %q doesn't exist", botID)
-	bot, err := s.Directory.Bot(ctx, botID)
-	if err != nil {
-		return nil, err
-	}
-	p := auth.From(ctx)
-	if bot == nil || p.WorkspaceID != "" && p.WorkspaceID != bot.WorkspaceID {
-		return nil, missing
-	}
-	ok, err := s.Directory.Member(ctx, p.AccountID, bot.WorkspaceID)
-	if err != nil {
-		return nil, err
-	}
-	if !ok {
-		return nil, missing
-	}
-	names := map[string]bool{}
-	for _, in := range bot.Installations {
-		if !in.Removed {
-			names[in.IntegrationName] = true
-		}
-	}
-	return names, nil
-}
-
-func list(d *Integration) listed {
-	return listed{
-		ID: d.ID, Name: d.Name, Version: d.Version, CreatedAt: d.CreatedAt, UpdatedAt: d.UpdatedAt,
-		Title: d.Title, Description: d.Description, IconURL: d.IconURL, Public: d.Public, Visibility: d.Visibility,
-		VerificationStatus: d.VerificationStatus, LifecycleStatus: d.LifecycleStatus, OwnerWorkspace: brought,
-	}
-}
-
-func search(d *Integration, text string) *matchedOn {
-	has := func(s string) bool { return strings.Contains(strings.ToLower(s), strings.ToLower(text)) }
-	m := &matchedOn{Name: has(d.Name), Title: has(d.Title), Description: has(d.Description)}
-	for _, name := range slices.Sorted(maps.Keys(d.Actions)) {
-		if has(name) {
-			m.Actions = append(m.Actions, name)
-		}
-	}
-	return m
-}
-
-// arrange sorts by what was asked for; rows that are equal in it stay by name, the newest version first.
-func arrange(rows []listed, by, direction string) {
-	if direction == "desc" {
-		slices.Reverse(rows)
-	}
-	slices.SortStableFunc(rows, func(a, b listed) int {
-		if direction == "desc" {
-			a, b = b, a
-		}
-		switch by {
-		case "name":
-			return strings.Compare(a.Name, b.Name)
-		case "createdAt":
-			return cmp.Compare(a.CreatedAt, b.CreatedAt)
-		case "updatedAt":
-			return cmp.Compare(a.UpdatedAt, b.UpdatedAt)
-		}
-		return 0
-	})
-}
-
-// cut takes a page. The definitions never change while the server runs, so the
-// id of the last row is a token that stays true.
-func (in *integrationQuery) cut(rows []listed) (integrationList, error) {
-	limit := page.Size
-	if in.Limit != nil {
-		limit = int(*in.Limit)
-	}
-	if in.NextToken != "" {
-		at := slices.IndexFunc(rows, func(l listed) bool { return l.ID == in.NextToken })
-		if at < 0 {
-			return integrationList{}, fault.InvalidQuery.New("nextToken is not one that this list gave; send meta.nextToken of the page before with the same filters")
-		}
-		rows = rows[at+1:]
-	}
-	out := integrationList{Integrations: rows}
-	if len(rows) > limit {
-		out.Integrations = rows[:limit]
-		out.Meta.NextToken = rows[limit-1].ID
+		out.Integrations = append(out.Integrations, listed{ownListed: r.ownListed, OwnerWorkspace: from})
 	}
 	return out, nil
+}
+
+// shared are the versions that the hub lists.
+func (s *Service) shared(ctx context.Context) ([]*entry, error) {
+	rows, err := selectEntries(s.DB.Reader(ctx), "WHERE visibility = 'public'")
+	for _, d := range s.brought {
+		rows = append(rows, d.entry())
+	}
+	return rows, err
 }

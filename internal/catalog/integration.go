@@ -1,16 +1,21 @@
 package catalog
 
 import (
-	"crypto/sha256"
-	_ "embed"
-	"encoding/base32"
-	"fmt"
+	"time"
 
 	"github.com/Masterminds/semver/v3"
-	"github.com/go-json-experiment/json"
 
 	"parley/internal/api"
+	"parley/internal/auth"
 	"parley/internal/tag"
+)
+
+// The visibilities of an integration: its own workspace alone, everybody who
+// knows its name or id, everybody.
+const (
+	private  = "private"
+	unlisted = "unlisted"
+	public   = "public"
 )
 
 // Integration is one version of an integration. Values are shared and never changed.
@@ -43,10 +48,50 @@ type Integration struct {
 	Visibility         string                   `json:"visibility" enum:"public,private,unlisted"`
 	VerificationStatus string                   `json:"verificationStatus" enum:"unapproved,pending,approved,rejected"`
 	LifecycleStatus    string                   `json:"lifecycleStatus" enum:"published,deprecated"`
-	Secrets            []string                 `json:"secrets"`
+	Secrets            []string                 `json:"secrets" doc:"Names of the secrets; their values are never shown."`
 
-	semver *semver.Version
-	limits map[string]map[string]int
+	// What answers do not carry.
+	WorkspaceID     string                 `json:"-"` // its owner, "" for a built-in
+	Builtin         bool                   `json:"-"` // Parley brings it along
+	SecretValues    map[string]auth.Secret `json:"-"`
+	ExtraOperations map[string]bool        `json:"-"` // operations it asked to be told of beside the ordinary ones
+	SDKVersion      string                 `json:"-"`
+
+	semver   *semver.Version
+	limits   map[string]map[string]int
+	compiled *schemas
+}
+
+// ready works out what follows from the definition.
+func (d *Integration) ready() {
+	d.semver, _ = semver.StrictNewVersion(d.Version) // checked when it was created
+	d.limits = d.tagLimits()
+	d.compiled = &schemas{}
+}
+
+// Family names the integration that d is a version of: versions and versions
+// under development of one owner share it, namesakes of another owner do not.
+func (d *Integration) Family() string {
+	if d.Builtin {
+		return d.Name
+	}
+	return d.WorkspaceID + "/" + d.Name
+}
+
+// Outside reports whether the integration runs outside Parley.
+func (d *Integration) Outside() bool { return !d.Builtin }
+
+// Limit is how long one call to it may take, 0 = the default of its place.
+func (d *Integration) Limit() time.Duration {
+	if d.MaxExecutionTime == nil {
+		return 0
+	}
+	return time.Duration(*d.MaxExecutionTime) * time.Second
+}
+
+// sharedWith reports whether bots of a workspace may have it installed.
+func (d *Integration) sharedWith(workspaceID string) bool {
+	return d.Builtin || d.WorkspaceID == workspaceID || d.Visibility != private
 }
 
 // identifier holds the scripts that find an installation by a request from outside.
@@ -57,8 +102,8 @@ type identifier struct {
 
 // sandbox holds the scripts that find a person in the sandbox.
 type sandbox struct {
-	IdentifierExtractScript string `json:"identifierExtractScript,omitempty"`
-	MessageExtractScript    string `json:"messageExtractScript,omitempty"`
+	IdentifierExtractScript string `json:"identifierExtractScript,omitempty" max:"2000"`
+	MessageExtractScript    string `json:"messageExtractScript,omitempty" max:"2000"`
 }
 
 // implemented is an interface that an integration implements, with its own names for the parts.
@@ -74,18 +119,21 @@ type implemented struct {
 
 // renamed is what a part of an interface is called in the integration.
 type renamed struct {
-	Name string `json:"name"`
+	Name string `json:"name" max:"200"`
 }
 
 // configuration describes what an installation can be set to.
 type configuration struct {
-	Title       string `json:"title,omitempty"`
-	Description string `json:"description,omitempty"`
-	Identifier  struct {
-		LinkTemplateScript string `json:"linkTemplateScript,omitempty"`
-		Required           bool   `json:"required"`
-	} `json:"identifier"`
-	Schema api.Object `json:"schema,omitempty"`
+	Title       string     `json:"title,omitempty"`
+	Description string     `json:"description,omitempty"`
+	Identifier  link       `json:"identifier"`
+	Schema      api.Object `json:"schema,omitempty"`
+}
+
+// link says how a person links an account outside.
+type link struct {
+	LinkTemplateScript string `json:"linkTemplateScript,omitempty"`
+	Required           bool   `json:"required"`
 }
 
 // channel is a kind of conversation.
@@ -94,24 +142,30 @@ type channel struct {
 	Description  string               `json:"description,omitempty"`
 	Messages     map[string]described `json:"messages"`
 	Conversation userPart             `json:"conversation"`
-	Message      struct {
-		Tags map[string]label `json:"tags"`
-	} `json:"message"`
+	Message      tagged               `json:"message"`
 }
 
 // userPart is what an integration declares of users, or of the conversations of a channel.
 type userPart struct {
 	Tags     map[string]label `json:"tags"`
-	Creation struct {
-		Enabled      bool     `json:"enabled"`
-		RequiredTags []string `json:"requiredTags"`
-	} `json:"creation"`
+	Creation creation         `json:"creation"`
+}
+
+// tagged is what an integration declares of messages.
+type tagged struct {
+	Tags map[string]label `json:"tags"`
+}
+
+// creation says whether the integration makes users or conversations that a bot asks for.
+type creation struct {
+	Enabled      bool     `json:"enabled"`
+	RequiredTags []string `json:"requiredTags" max:"50" each.max:"100"`
 }
 
 // label is a title and a description for people to read.
 type label struct {
-	Title       string `json:"title,omitempty"`
-	Description string `json:"description,omitempty"`
+	Title       string `json:"title,omitempty" max:"64"`
+	Description string `json:"description,omitempty" max:"256"`
 }
 
 // described is anything with a JSON schema.
@@ -155,55 +209,8 @@ type entity struct {
 // of characters a value may have.
 func (d *Integration) Tags() map[string]map[string]int { return d.limits }
 
-//go:embed chat.json
-var chatJSON []byte
-
-// chatVersions are the versions of the chat integration that clients insist on,
-// and the ones beside them that a range may find. All of them are served by the
-// same code, so that a client and a bot may ask for different ones.
-//
-// Compat: the cloud knows each of them as a release of its own.
-var chatVersions = []struct {
-	prefix      string
-	first, last int
-}{
-	{"0.7.", 3, 9},
-	{"1.0.", 0, 9},
-}
-
 // longTags may hold more than tag.MaxValue characters.
 var longTags = map[string]map[string]int{"chat": {"profile": 1000}}
-
-// builtins makes the definitions of all integrations that Parley brings along.
-func builtins() []*Integration {
-	var all []*Integration
-	for _, family := range chatVersions {
-		for patch := family.first; patch <= family.last; patch++ {
-			all = append(all, builtin(chatJSON, fmt.Sprint(family.prefix, patch)))
-		}
-	}
-	return all
-}
-
-// releasedAt is when the built-in definitions were made: 2026-01-01T00:00:00Z.
-const releasedAt api.Time = 1767225600000
-
-func builtin(text []byte, version string) *Integration {
-	d := &Integration{}
-	if err := json.Unmarshal(text, d, json.RejectUnknownMembers(true)); err != nil {
-		panic("catalog: built-in definition: " + err.Error())
-	}
-	d.ID = versionID(d.Name, version)
-	d.Version = version
-	d.semver = semver.MustParse(version)
-	d.CreatedAt, d.UpdatedAt = releasedAt, releasedAt
-	d.limits = d.tagLimits()
-	for _, c := range d.Configurations {
-		mustReadConfiguration(c.Schema)
-	}
-	mustReadConfiguration(d.Configuration.Schema)
-	return d
-}
 
 func (d *Integration) tagLimits() map[string]map[string]int {
 	limits := map[string]map[string]int{tag.User: {}, tag.Conversation: {}, tag.Message: {}}
@@ -221,14 +228,4 @@ func (d *Integration) tagLimits() map[string]map[string]int {
 		declare(tag.Message, c.Message.Tags)
 	}
 	return limits
-}
-
-// versionID derives the id of a built-in version from its name and number, so
-// that the same version has the same id on every server and for ever: clients
-// and lock files keep it.
-func versionID(name, version string) string {
-	sum := sha256.Sum256([]byte("parley integration " + name + "@" + version))
-	b := sum[:16]
-	b[0] &= 0x3f // a ULID begins with a digit up to 7
-	return "intver_" + base32.NewEncoding("0123456789ABCDEFGHJKMNPQRSTVWXYZ").WithPadding(base32.NoPadding).EncodeToString(b)
 }

@@ -54,8 +54,8 @@ func newRig(t *testing.T, db *sqldb.DB, b bus.Bus, maxAge time.Duration) *rig {
 // directory has members and nothing else.
 type directory struct{ *Service }
 
-func (directory) Bot(context.Context, string) (*auth.Bot, error)          { return nil, nil }
-func (directory) IntegrationName(context.Context, string) (string, error) { return "", nil }
+func (directory) Bot(context.Context, string) (*auth.Bot, error) { return nil, nil }
+func (directory) Family(context.Context, string) (string, error) { return "", nil }
 
 // tick moves the clock, so that what follows is newer.
 func (r *rig) tick() { r.clock.Add(1000) }

@@ -122,7 +122,17 @@ func (s *Service) RevokeToken(ctx context.Context, tokenID string) error {
 
 // ForgetBot deletes the keys of a bot in the transaction that deletes the bot.
 func (s *Service) ForgetBot(tx *sqldb.Tx, botID string) error {
-	keys, err := sqldb.Select[Token](tx, "tokens", "WHERE bot_id = $1", botID)
+	return s.forget(tx, "WHERE bot_id = $1", botID)
+}
+
+// ForgetIntegration deletes the keys of a version of an integration in the
+// transaction that deletes the version.
+func (s *Service) ForgetIntegration(tx *sqldb.Tx, integrationID string) error {
+	return s.forget(tx, "WHERE integration_id = $1", integrationID)
+}
+
+func (s *Service) forget(tx *sqldb.Tx, tail, ownerID string) error {
+	keys, err := sqldb.Select[Token](tx, "tokens", tail, ownerID)
 	if err != nil {
 		return err
 	}

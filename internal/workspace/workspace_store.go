@@ -25,6 +25,24 @@ func readWorkspace(q sqldb.Q, workspaceID string) (*Workspace, error) {
 	return &c.Workspace, err
 }
 
+// Named tells the name and the handle of a workspace, "" where it has none.
+func (s *Service) Named(q sqldb.Q, workspaceID string) (name, handle string, err error) {
+	w, err := sqldb.One[Workspace](q, "workspaces", "WHERE id = $1", workspaceID)
+	if err != nil {
+		return "", "", err
+	}
+	return w.Name, w.Handle, nil
+}
+
+// ByHandle finds the workspace that has a handle, "" if none has.
+func (s *Service) ByHandle(q sqldb.Q, handle string) (workspaceID string, err error) {
+	workspaceID, err = sqldb.Scalar[string](q, "SELECT id FROM workspaces WHERE handle = $1", handle)
+	if errors.Is(err, sqldb.ErrNoRow) {
+		return "", nil
+	}
+	return workspaceID, err
+}
+
 // workspaceFilter says which workspaces a list shows; an empty part filters nothing.
 type workspaceFilter struct{ account, workspace, handle string }
 
