@@ -1,15 +1,19 @@
-// An SDK bot as a process of its own.
+// SDK bots and integrations as processes of their own.
 import { fork } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { env, mailbox, within } from './parley.mjs'
 
-const program = fileURLToPath(new URL('../bot.cjs', import.meta.url))
+const program = (name) => fileURLToPath(new URL(`../${name}.cjs`, import.meta.url))
 const recorder = new URL('./record.mjs', import.meta.url).href
 
-// startBot runs bot.cjs; port 0 picks a free one. Its answers from Parley are checked like those of the suite.
-export async function startBot(port = 0) {
+// startBot runs bot.cjs and startIntegration integration.cjs; port 0 picks a free one. Their answers from Parley are checked
+// like those of the suite.
+export const startBot = (port) => start('bot', port)
+export const startIntegration = (port) => start('integration', port)
+
+async function start(name, port = 0) {
   const told = mailbox()
-  const child = fork(program, {
+  const child = fork(program(name), {
     execArgv: ['--import', recorder],
     env: { ...process.env, BP_API_URL: env.BP_API_URL, BP_TOKEN: env.BP_TOKEN, PORT: String(port) },
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
@@ -18,9 +22,9 @@ export async function startBot(port = 0) {
   const exited = new Promise((resolve) => child.on('exit', resolve))
   const stop = () => {
     child.kill('SIGKILL')
-    return within(exited, 'end of the bot process')
+    return within(exited, `end of the ${name} process`)
   }
-  const ready = await told.wait((m) => m.kind === 'ready', 'bot process', 20_000)
+  const ready = await told.wait((m) => m.kind === 'ready', `${name} process`, 20_000)
   return {
     ...told,
     port: ready.port,

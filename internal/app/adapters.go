@@ -3,20 +3,17 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"parley/internal/api"
 	"parley/internal/auth"
 	"parley/internal/bot"
 	"parley/internal/builtin/chatapi"
 	"parley/internal/builtin/echobot"
 	"parley/internal/catalog"
-	"parley/internal/delivery"
 	"parley/internal/endpoint"
 	"parley/internal/messaging"
 	"parley/internal/realtime"
@@ -74,6 +71,13 @@ func installable(d *catalog.Integration, err error) (*bot.Integration, error) {
 	}, nil
 }
 
+// owned is workspace.Integrations.
+type owned struct{ p *parts }
+
+func (o owned) Owns(q sqldb.Q, workspaceID, integrationID string) (bool, error) {
+	return o.p.catalog.Owns(q, workspaceID, integrationID)
+}
+
 // installedIn is catalog.Installations.
 type installedIn struct{ p *parts }
 
@@ -93,20 +97,8 @@ func (d doors) ByWebhook(ctx context.Context, webhookID string) (*chatapi.Instal
 	return &chatapi.Installation{Installation: in.Installation, BotID: b.ID, WorkspaceID: b.WorkspaceID, EncryptionKey: key}, nil
 }
 
-// source and signals are messaging and chat as the engines below them see
-// them. The engines are made first.
-type (
-	source  struct{ p *parts }
-	signals struct{ p *parts }
-)
-
-func (s source) Next(ctx context.Context, lane string, after int64) (*delivery.Work, error) {
-	return messaging.Source{Service: s.p.messaging}.Next(ctx, lane, after)
-}
-
-func (s source) Done(tx *sqldb.Tx, w *delivery.Work, o delivery.Outcome) error {
-	return messaging.Source{Service: s.p.messaging}.Done(tx, w, o)
-}
+// signals is chat as the engine below it sees it. The engine is made first.
+type signals struct{ p *parts }
 
 func (s signals) Head(ctx context.Context, topic string) (int64, error) {
 	return chatapi.Log{Service: s.p.chat}.Head(ctx, topic)
@@ -118,16 +110,6 @@ func (s signals) Read(ctx context.Context, topic string, after int64, limit int)
 
 func (s signals) Since(ctx context.Context, topic string, t time.Time) (int64, error) {
 	return chatapi.Log{Service: s.p.chat}.Since(ctx, topic, t)
-}
-
-// actions is messaging.Actions: the actions of installations.
-type actions struct{ p *parts }
-
-func (a actions) Act(ctx context.Context, botID string, in auth.Installation, action string, input api.Object) (func(tx *sqldb.Tx) (api.Object, error), error) {
-	if in.IntegrationName == "chat" {
-		return a.p.chat.Act(ctx, botID, in.ID, action, input)
-	}
-	return nil, fmt.Errorf("integration %q has no place where it runs", in.IntegrationName)
 }
 
 // rules is messaging.Directory. What a bot declares is worked out once for each
@@ -209,7 +191,8 @@ func declare(d *bot.Definition, versions []*catalog.Integration) declared {
 	return out
 }
 
-// Endpoints are called bot:ID; installations will be inst:ID.
+// Endpoints are called bot:ID, inst:ID for an installation and reg:ID where it
+// is registered.
 const botEndpoint = "bot:"
 
 func endpointOf(botID string) string { return botEndpoint + botID }
@@ -218,7 +201,7 @@ func endpointOf(botID string) string { return botEndpoint + botID }
 // up to 115 seconds.
 const defaultLimit = 130 * time.Second
 
-// invoker is delivery.Invoker: it knows where each bot lives.
+// invoker is delivery.Invoker: it knows where each bot and each installation lives.
 type invoker struct {
 	p        *parts
 	builtins map[string]endpoint.Endpoint
@@ -230,7 +213,11 @@ func newInvoker(p *parts) *invoker {
 
 // Limit implements delivery.Invoker.
 func (i *invoker) Limit(ctx context.Context, endpointID string) time.Duration {
-	d, err := i.p.bot.Definition(ctx, strings.TrimPrefix(endpointID, botEndpoint))
+	kind, id, _ := strings.Cut(endpointID, ":")
+	if kind+":" != botEndpoint {
+		return i.installationLimit(ctx, id)
+	}
+	d, err := i.p.bot.Definition(ctx, id)
 	if err != nil || d == nil || d.MaxExecutionTime == 0 {
 		return defaultLimit
 	}
@@ -239,7 +226,11 @@ func (i *invoker) Limit(ctx context.Context, endpointID string) time.Duration {
 
 // Invoke implements delivery.Invoker.
 func (i *invoker) Invoke(ctx context.Context, endpointID string, op endpoint.Operation) (endpoint.Answer, error) {
-	d, err := i.p.bot.Definition(ctx, strings.TrimPrefix(endpointID, botEndpoint))
+	kind, id, _ := strings.Cut(endpointID, ":")
+	if kind+":" != botEndpoint {
+		return i.installation(ctx, id, op)
+	}
+	d, err := i.p.bot.Definition(ctx, id)
 	if err != nil {
 		// Where the bot lives is not known now: nothing has been tried.
 		return endpoint.Answer{}, &endpoint.Error{Class: endpoint.Unreachable, Err: err}

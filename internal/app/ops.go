@@ -34,6 +34,8 @@ type parts struct {
 	bot       *bot.Service
 	catalog   *catalog.Service
 	delivery  *delivery.Engine
+	calls     *delivery.Pool // of what somebody waits for
+	doors     *bot.Doors
 	timers    *timer.Engine
 	messaging *messaging.Service
 	hub       *realtime.Hub
@@ -67,7 +69,7 @@ func build(c *core) (*parts, error) {
 
 // ops are the operations of all modules, in the order of the published documents.
 func (p *parts) ops() []api.Op {
-	return slices.Concat(p.messaging.Ops(), p.workspace.Ops(), p.bot.Ops(), p.catalog.Ops())
+	return slices.Concat(p.messaging.Ops(), p.bot.RuntimeOps(), p.workspace.Ops(), p.bot.Ops(), p.catalog.Ops())
 }
 
 func (p *parts) gate() *auth.Gate {
@@ -75,7 +77,7 @@ func (p *parts) gate() *auth.Gate {
 }
 
 func (p *parts) makeWorkspace() (err error) {
-	p.workspace, err = workspace.New(workspace.Config{DB: p.db, Bus: p.bus, Now: p.now, Log: p.log, MaxAge: p.maxAge})
+	p.workspace, err = workspace.New(workspace.Config{DB: p.db, Bus: p.bus, Integrations: owned{p}, Now: p.now, Log: p.log, MaxAge: p.maxAge})
 	return err
 }
 
@@ -123,8 +125,11 @@ func (p *parts) checkKey() error {
 }
 
 func (p *parts) makeDelivery() (err error) {
+	i := newInvoker(p)
+	p.calls = delivery.NewPool(i, callsAtATime, callsPerEndpoint)
+	p.doors = bot.NewDoors(p.bot, p.calls.Call)
 	p.delivery, err = delivery.New(delivery.Config{
-		DB: p.db, Bus: p.bus, Source: source{p}, Invoker: newInvoker(p), Exclusive: p.exclusive,
+		DB: p.db, Bus: p.bus, Source: source{p}, Invoker: i, Exclusive: p.exclusive,
 		Metrics: p.metrics, Log: p.log, Now: p.now,
 	})
 	return err
@@ -137,7 +142,7 @@ func (p *parts) makeTimers() error {
 
 func (p *parts) makeMessaging() (err error) {
 	p.messaging, err = messaging.New(messaging.Config{
-		DB: p.db, Bus: p.bus, MaxAge: p.maxAge, Directory: newRules(p), Delivery: p.delivery, Timers: p.timers, Actions: actions{p},
+		DB: p.db, Bus: p.bus, MaxAge: p.maxAge, Directory: newRules(p), Delivery: p.delivery, Timers: p.timers, Actions: &actions{p, &answers{}},
 		Listeners: func(g *messaging.Signal) { p.chat.Notify(g) },
 		Ended:     func(group string) { p.hub.End(group) },
 		Now:       p.now, Log: p.log,

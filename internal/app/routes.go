@@ -58,7 +58,11 @@ func (rt *routes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == "/docs":
 		rt.page().ServeHTTP(w, r)
 	case isWebhookID(first):
-		rt.door(w, r, first, path[1+len(first):])
+		rt.door(w, r, first, r.URL.EscapedPath()[1+len(first):])
+	case first == "oauth":
+		rt.oauth(w, r)
+	case strings.HasPrefix(path, "/integration/global/"):
+		rt.global(w, r)
 	default:
 		rt.main.ServeHTTP(w, r)
 	}
@@ -66,16 +70,22 @@ func (rt *routes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func isWebhookID(segment string) bool { return len(segment) == 36 && id.Valid(segment) }
 
-// door is the way in through one installation. The Chat API answers for chat,
-// which is the only integration so far.
-func (rt *routes) door(w http.ResponseWriter, r *http.Request, webhookID, rest string) {
+// door is the way in through one installation: the Chat API answers for chat,
+// an integration that runs outside Parley for itself. path is what follows the
+// webhook id.
+func (rt *routes) door(w http.ResponseWriter, r *http.Request, webhookID, path string) {
 	in, _, err := rt.bot.ByWebhook(r.Context(), webhookID)
+	rest := strings.TrimSuffix(path, "/")
 	switch {
 	case err != nil:
 		rt.chats.Fail(w, r, err)
 	case in == nil || in.Removed:
 		// Webchat clients know by these words that they have a wrong id.
 		rt.chats.Fail(w, r, fault.ResourceNotFound.New("[Webhook Handler] No installation has the webhook id %q", webhookID))
+	case in.Outside:
+		if err := rt.doors.Serve(w, r, in, path); err != nil {
+			rt.chats.Fail(w, r, err)
+		}
 	case rest == "/hello" && r.Method != http.MethodOptions:
 		api.Head(w, r)
 		plain(w, http.StatusOK, "hello")
@@ -85,6 +95,23 @@ func (rt *routes) door(w http.ResponseWriter, r *http.Request, webhookID, rest s
 	default:
 		rt.chats.ServeHTTP(w, r)
 	}
+}
+
+// oauth is where services send people back to whom an integration asked for
+// consent. The state says which installation they come from.
+func (rt *routes) oauth(w http.ResponseWriter, r *http.Request) {
+	state := r.URL.Query().Get("state")
+	if !isWebhookID(state) {
+		rt.main.Fail(w, r, fault.ResourceNotFound.New("[Webhook Handler] The query parameter state must be the webhook id of an installation, not %.100q", state))
+		return
+	}
+	rt.door(w, r, state, r.URL.EscapedPath())
+}
+
+// global is the door that all installations of an integration share. Which one
+// is meant, a script of the integration says.
+func (rt *routes) global(w http.ResponseWriter, r *http.Request) {
+	rt.main.Fail(w, r, fault.MethodNotFound.New("%s: the scripts that find an installation by a request (identifier.extractScript) are planned and not evaluated yet in this version of Parley; use the webhook URL of the installation", r.URL.Path))
 }
 
 // hello tells whoever looks at the bare address what this is.

@@ -49,12 +49,12 @@ func (s speaker) CallAction(ctx context.Context, key string, call echobot.Call) 
 	if in == nil {
 		return fault.ReferenceNotFound.New("Integration %q isn't installed in bot %q", alias, call.BotID)
 	}
-	finish, err := actions{s.p}.Act(ctx, call.BotID, *in, action, api.Object(call.Input))
-	if err != nil {
+	done, err := s.p.messaging.Actions.Act(ctx, call.BotID, in, action, api.Object(call.Input))
+	if err != nil || done.Finish == nil {
 		return err
 	}
 	return s.write(ctx, call.BotID, key, call.Input, func(tx *sqldb.Tx) error {
-		_, err := finish(tx)
+		_, err := done.Finish(tx)
 		return err
 	})
 }

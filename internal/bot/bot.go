@@ -84,6 +84,7 @@ type Service struct {
 	Config
 	bots     *cache.Cache[known]
 	webhooks *cache.Cache[string] // webhook id → bot id, which never changes
+	owners   *cache.Cache[string] // installation → bot id, which never changes either
 	noted    noted
 }
 
@@ -119,6 +120,7 @@ func New(c Config) (*Service, error) {
 	c.Timers.Handle(registerTimer, s.registerAgain)
 	s.bots = cache.New(cache.Config[known]{Load: s.readKnown, Max: cachedBots, MaxAge: c.MaxAge, Now: c.Now, Bus: c.Bus, Topic: "cache.bot"})
 	s.webhooks = cache.New(cache.Config[string]{Load: s.readWebhook, Max: cachedWebhooks, Bus: c.Bus, Topic: "cache.webhook"})
+	s.owners = cache.New(cache.Config[string]{Load: s.readOwner, Max: cachedWebhooks, Bus: c.Bus, Topic: "cache.owner"})
 	return s, nil
 }
 
@@ -126,6 +128,7 @@ func New(c Config) (*Service, error) {
 func (s *Service) Close() {
 	s.bots.Close()
 	s.webhooks.Close()
+	s.owners.Close()
 }
 
 func (s *Service) now() api.Time { return api.At(s.Now()) }

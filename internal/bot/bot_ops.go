@@ -227,6 +227,14 @@ func (s *Service) change(r *row, in *common, at api.Time) error {
 	if err := r.Definition.checkSize(); err != nil {
 		return err
 	}
+	for name, a := range in.definition.Actions {
+		if a == nil {
+			continue
+		}
+		if err := newAction(name, a).check(); err != nil {
+			return err
+		}
+	}
 	if in.Name != nil {
 		r.Name = *in.Name
 	}

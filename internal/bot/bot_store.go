@@ -187,3 +187,14 @@ func (s *Service) readWebhook(ctx context.Context, webhookID string) (*string, e
 	}
 	return &botID, nil
 }
+
+func (s *Service) readOwner(ctx context.Context, installationID string) (*string, error) {
+	botID, err := sqldb.Scalar[string](s.DB.Reader(ctx), "SELECT bot_id FROM installations WHERE id = $1", installationID)
+	if errors.Is(err, sqldb.ErrNoRow) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &botID, nil
+}

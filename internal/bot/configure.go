@@ -51,6 +51,9 @@ func (s *Service) configureIntegration(ctx context.Context, in configureInput) (
 	for range in.SandboxIdentifiers.Value.Members() {
 		return struct{}{}, fault.InvalidPayload.New("sandboxIdentifiers: sandboxes are planned and not built yet in this version of Parley; leave it out")
 	}
+	if !in.Identifier.Set && in.ScheduleRegisterCall == "" {
+		return struct{}{}, nil
+	}
 	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (struct{}, error) {
 		return struct{}{}, s.configureIn(tx, p.BotID, p.InstallationID, func(row *installation) error {
 			if in.Identifier.Set {

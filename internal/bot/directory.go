@@ -28,7 +28,7 @@ type Definition struct {
 	EntityTags map[string]map[string]int // kind → key → characters a value may have
 	States     map[string]string         // name → type
 	Events     map[string]bool           // its own
-	Actions    map[string]bool           // its own
+	Actions    map[string]Action         // its own
 	// Subscriptions are the events of installations that the bot wants; nil = all.
 	Subscriptions map[string]bool
 	Installations []Installation // removed ones included, the oldest first
@@ -76,12 +76,26 @@ func (s *Service) ByWebhook(ctx context.Context, webhookID string) (*Installatio
 	if botID == nil {
 		return nil, nil, err
 	}
-	k, err := s.bots.Get(ctx, *botID)
+	return s.find(ctx, *botID, func(in *Installation) bool { return in.WebhookID == webhookID })
+}
+
+// Installation finds an installation by its id, and its bot. It finds disabled
+// and removed ones too. All nil means unknown.
+func (s *Service) Installation(ctx context.Context, installationID string) (*Installation, *auth.Bot, error) {
+	botID, err := s.owners.Get(ctx, installationID)
+	if botID == nil {
+		return nil, nil, err
+	}
+	return s.find(ctx, *botID, func(in *Installation) bool { return in.ID == installationID })
+}
+
+func (s *Service) find(ctx context.Context, botID string, match func(*Installation) bool) (*Installation, *auth.Bot, error) {
+	k, err := s.bots.Get(ctx, botID)
 	if k == nil {
 		return nil, nil, err
 	}
 	for i := range k.definition.Installations {
-		if in := &k.definition.Installations[i]; in.WebhookID == webhookID {
+		if in := &k.definition.Installations[i]; match(in) {
 			return in, k.bot, nil
 		}
 	}
@@ -142,10 +156,13 @@ func (r *row) definition() *Definition {
 		EntityTags:    map[string]map[string]int{},
 		States:        map[string]string{},
 		Events:        shown(r.Definition.Events, func(*eventIn) bool { return true }),
-		Actions:       shown(r.Definition.Actions, func(*actionIn) bool { return true }),
+		Actions:       map[string]Action{},
 	}
 	for _, t := range r.Definition.tagged() {
 		d.EntityTags[t.kind] = shown(t.Tags, func(*labelIn) int { return tag.MaxValue })
+	}
+	for name, v := range r.Definition.Actions {
+		d.Actions[name] = newAction(name, v)
 	}
 	for name, v := range r.Definition.States {
 		d.States[name] = v.Type

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"parley/internal/auth"
 	"parley/internal/bus"
@@ -32,7 +33,6 @@ func TestDefinition(t *testing.T) {
 			EntityTags:       map[string]map[string]int{"user": {"language": 500, "plan": 500}, "conversation": {"topic": 500}, "message": {"mood": 500}},
 			States:           map[string]string{"counter": "conversation"},
 			Events:           map[string]bool{"nudge": true},
-			Actions:          map[string]bool{"add": true},
 			Subscriptions:    map[string]bool{"chat:custom": true},
 			Installations: []Installation{{
 				Installation: auth.Installation{ID: in.ID, Alias: "chat", IntegrationID: chat10, IntegrationName: "chat", Version: "1.0.0", WebhookID: shown.Integrations["chat"].WebhookID, Enabled: true, DisabledChannels: []string{}},
@@ -40,8 +40,11 @@ func TestDefinition(t *testing.T) {
 				CreatedAt: in.CreatedAt, UpdatedAt: in.UpdatedAt,
 			}},
 		}
-		if diff := cmp.Diff(want, d); diff != "" {
+		if diff := cmp.Diff(want, d, cmpopts.IgnoreFields(Definition{}, "Actions")); diff != "" {
 			t.Error(diff)
+		}
+		if _, ok := d.Actions["add"]; !ok || len(d.Actions) != 1 {
+			t.Errorf("actions are %v", d.Actions)
 		}
 		if string(d.SigningSecret) != shown.SigningSecret {
 			t.Error("the signing secret differs")

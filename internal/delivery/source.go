@@ -21,9 +21,10 @@ type Source interface {
 
 // Work is one pending entry of a lane.
 type Work struct {
-	ID  string
-	Ref any   // the Source's own: what Done needs besides
-	Seq int64 // as Enqueue returned it
+	ID   string
+	Lane string // key of its lane; the engine fills it in
+	Ref  any    // the Source's own: what Done needs besides
+	Seq  int64  // as Enqueue returned it
 	// Attempt numbers the coming try: one more than Outcome.Attempts, as Done stored it last.
 	Attempt   int
 	CreatedAt int64 // milliseconds since the epoch

@@ -77,7 +77,10 @@ func (e *Engine) serve(l *lane) bool {
 
 func (e *Engine) next(l *lane, after int64) (w *Work, err error) {
 	defer caught(&err)
-	return e.Source.Next(e.work, l.key, after)
+	if w, err = e.Source.Next(e.work, l.key, after); w != nil {
+		w.Lane = l.key
+	}
+	return w, err
 }
 
 // settle puts down what became of an entry and decides who has the lane next:

@@ -3,10 +3,12 @@ package messaging
 import (
 	"context"
 	"strings"
+	"time"
 
 	"parley/internal/api"
 	"parley/internal/auth"
 	"parley/internal/fault"
+	"parley/internal/id"
 	"parley/internal/once"
 	"parley/internal/sqldb"
 )
@@ -35,23 +37,68 @@ func (s *Service) callAction(ctx context.Context, in callActionInput) (callActio
 	if c.Installation != nil {
 		return callActionResult{}, fault.Forbidden.New("an integration cannot call actions; they are for the bot")
 	}
-	alias, action, qualified := strings.Cut(in.Type, ":")
-	if !qualified {
-		return callActionResult{}, fault.InvalidPayload.New("type %q is an action of the bot itself, which callAction does not reach yet in this version of Parley; an integration's action is written alias:action", in.Type)
-	}
-	to := installation(c.Bot, c.names().Owner(alias))
-	switch {
-	case to == nil || to.Removed:
-		return callActionResult{}, fault.ReferenceNotFound.New("Integration %q isn't installed in bot %q; installed are: %s", alias, c.Bot.ID, c.aliases())
-	case !to.Enabled:
-		return callActionResult{}, fault.Forbidden.New("the integration %q is disabled in bot %q", alias, c.Bot.ID)
-	}
-	finish, err := s.Actions.Act(ctx, c.Bot.ID, *to, action, in.Input)
+	to, action, err := c.actionOf(in.Type)
 	if err != nil {
 		return callActionResult{}, err
 	}
-	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (callActionResult, error) {
-		output, err := finish(tx)
-		return callActionResult{Output: output}, err
-	})
+	start := s.Now()
+	done, err := s.Actions.Act(ctx, c.Bot.ID, to, action, in.Input)
+	out := callActionResult{done.Output, cachedMeta{done.Cached}}
+	if err == nil && (done.Finish != nil || once.From(ctx) != nil) {
+		out, err = once.Write(ctx, s.DB, func(tx *sqldb.Tx) (callActionResult, error) {
+			if done.Finish == nil {
+				return out, nil
+			}
+			output, err := done.Finish(tx)
+			return callActionResult{Output: output}, err
+		})
+	}
+	s.logAction(c, to, action, start, done.Cached, err)
+	return out, err
+}
+
+// actionOf finds whose action a type means: alias:action is an installation's,
+// anything else the bot's own.
+func (c Caller) actionOf(typ string) (to *auth.Installation, action string, err error) {
+	alias, action, qualified := strings.Cut(typ, ":")
+	if !qualified {
+		return nil, typ, nil
+	}
+	to = installation(c.Bot, c.names().Owner(alias))
+	switch {
+	case to == nil || to.Removed:
+		return nil, "", fault.ReferenceNotFound.New("Integration %q isn't installed in bot %q; installed are: %s", alias, c.Bot.ID, c.aliases())
+	case !to.Enabled:
+		return nil, "", fault.Forbidden.New("the integration %q is disabled in bot %q", alias, c.Bot.ID)
+	}
+	return to, action, nil
+}
+
+// logAction leaves a line about a call for whoever looks for it later.
+func (s *Service) logAction(c Caller, to *auth.Installation, action string, start time.Time, cached bool, err error) {
+	outcome, reason := "ok", ""
+	if err != nil {
+		f := fault.From(err)
+		outcome, reason = f.Kind.Type, clip(f.Message)
+	}
+	installationID := ""
+	if to != nil {
+		installationID = to.ID
+	}
+	took, logID := s.Now().Sub(start).Milliseconds(), id.At("action", start.UnixMilli())
+	s.DB.WriteSoon(func(tx *sqldb.Tx) error {
+		_, err := tx.Exec(`INSERT INTO action_log (id, bot_id, installation_id, action, outcome, reason, cached, started_at, duration_ms)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`,
+			logID, c.Bot.ID, installationID, clip(action), outcome, reason, cached, start.UnixMilli(), took)
+		return err
+	}, nil)
+}
+
+// clip keeps a text that came from outside short.
+func clip(s string) string {
+	const most = 2000
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
 }

@@ -2,6 +2,7 @@ package messaging
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -402,14 +403,37 @@ func TestCallAction(t *testing.T) {
 			r.Errorf("got %v", got)
 		}
 		for body, status := range map[string]int{
-			`{"type":"slack:echo","input":{}}`: 400, `{"type":"echo","input":{}}`: 400, `{"type":"chat:nope","input":{}}`: 400, `{"type":"chat:echo"}`: 400,
+			`{"type":"slack:echo","input":{}}`: 400, `{"type":"nope","input":{}}`: 400, `{"type":"echo","input":{}}`: 200, `{"type":"chat:nope","input":{}}`: 400, `{"type":"chat:echo"}`: 400,
 		} {
 			if got, out := r.do(botOfA, "POST", "/v1/chat/actions", body); got != status {
 				r.Errorf("%s: got %d %v, want %d", body, got, out, status)
 			}
 		}
-		if status, out := r.do(chatOfA, "POST", "/v1/chat/actions", `{"type":"chat:echo","input":{}}`); status != 403 {
-			r.Errorf("an integration got %d %v", status, out)
+		for _, own := range []string{"chat:echo", "echo"} {
+			if status, out := r.do(chatOfA, "POST", "/v1/chat/actions", `{"type":"`+own+`","input":{}}`); status != 403 {
+				r.Errorf("an integration got %d %v for %s", status, out, own)
+			}
+		}
+		r.outside(nil)
+		_, out := r.do(botOfA, "POST", "/v1/chat/actions", `{"type":"acme/hooky:echo","input":{"a":1}}`, "Idempotency-Key", "0123456789abcdefghij")
+		if cmp.Diff(map[string]any{"output": map[string]any{"a": 1.0}, "meta": map[string]any{"cached": true}}, out) != "" {
+			r.Errorf("got %v", out)
+		}
+		if status, out := r.do(botOfA, "POST", "/v1/chat/actions", `{"type":"acme/hooky:fail","input":{}}`); status != 400 || out["type"] != "Runtime" || out["message"] != "no luck" {
+			r.Errorf("got %d %v", status, out)
+		}
+		want := map[string]int{"ok": 3, "InvalidPayload": 2, "Runtime": 1}
+		for deadline := time.Now().Add(30 * time.Second); ; runtime.Gosched() {
+			got := map[string]int{}
+			for outcome := range want {
+				got[outcome] = r.count("SELECT count(*) FROM action_log WHERE bot_id = $1 AND outcome = $2", botA, outcome)
+			}
+			if cmp.Equal(got, want) {
+				break
+			}
+			if time.Now().After(deadline) {
+				r.Fatalf("the log holds %v, want %v", got, want)
+			}
 		}
 	})
 }

@@ -55,12 +55,19 @@ func (r *Rules) limit(kind string) tag.Limit {
 	}
 }
 
-// Actions performs the actions of installations.
+// Actions performs the actions of bots and of installations.
 type Actions interface {
-	// Act prepares an action. What it returns finishes the action in the
-	// transaction that also keeps the answer for a repeated call: an action
-	// that changes the database does so there, one that calls out has done so.
-	Act(ctx context.Context, botID string, in auth.Installation, action string, input api.Object) (func(tx *sqldb.Tx) (api.Object, error), error)
+	// Act performs an action of an installation, of the bot itself if in is nil.
+	Act(ctx context.Context, botID string, in *auth.Installation, action string, input api.Object) (Acted, error)
+}
+
+// Acted is an action that was performed, or that is ready to be.
+type Acted struct {
+	Output api.Object
+	Cached bool // Output was given to an earlier call
+	// Finish, unless nil, performs the action in the transaction that also keeps
+	// the answer for a repeated call.
+	Finish func(tx *sqldb.Tx) (api.Object, error)
 }
 
 // Config are the parts a Service needs.
@@ -116,6 +123,7 @@ func New(c Config) (*Service, error) {
 	}
 	s := &Service{Config: c, wake: make(chan struct{}, 1)}
 	s.openCaches()
+	s.handleWorkflowTimers()
 	return s, nil
 }
 
@@ -123,7 +131,7 @@ func New(c Config) (*Service, error) {
 func (s *Service) Ops() []api.Op {
 	var ops []api.Op
 	for _, table := range [][]api.Op{
-		s.conversationOps(), s.participantOps(), s.eventOps(), s.messageOps(), s.userOps(), s.stateOps(), s.actionOps(), s.tagOps(), s.importOps(), s.analyticsOps(),
+		s.conversationOps(), s.participantOps(), s.eventOps(), s.messageOps(), s.userOps(), s.stateOps(), s.actionOps(), s.tagOps(), s.importOps(), s.analyticsOps(), s.workflowOps(), s.taskOps(),
 	} {
 		ops = append(ops, table...)
 	}

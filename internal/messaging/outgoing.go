@@ -161,7 +161,7 @@ func (s Source) nextOutgoing(ctx context.Context, lane string, after int64) (*de
 	if err != nil {
 		return nil, err
 	}
-	w := &delivery.Work{ID: o.ID, Seq: o.LaneSeq, Attempt: int(o.Attempts) + 1, CreatedAt: o.CreatedAt, Ref: outgoingRef}
+	w := &delivery.Work{ID: o.ID, Seq: o.LaneSeq, Attempt: int(o.Attempts) + 1, CreatedAt: o.CreatedAt}
 	body, why, err := s.outgoingBody(ctx, o)
 	if err != nil {
 		return nil, err
@@ -175,9 +175,6 @@ func (s Source) nextOutgoing(ctx context.Context, lane string, after int64) (*de
 	}
 	return w, nil
 }
-
-// outgoingRef marks work from the outbox for Done.
-const outgoingRef = "outbox"
 
 // outgoingBody puts together what an installation is told, or says why there is
 // nothing to tell any more.

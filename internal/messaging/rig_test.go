@@ -34,9 +34,10 @@ type rig struct {
 	town   *town
 
 	mu      sync.Mutex
-	got     []map[string]any // events that reached the bots
-	calls   []call           // operations that reached installations
-	arrived chan struct{}    // one for each of both
+	got     []map[string]any                 // events that reached the bots
+	calls   []call                           // operations that reached installations
+	arrived chan struct{}                    // one for each of both
+	handle  func(event map[string]any) error // what the bots do with an event; nil = nothing
 	signals []*Signal
 }
 
@@ -184,19 +185,29 @@ func (r *rig) Invoke(_ context.Context, endpointID string, op endpoint.Operation
 	}
 	r.mu.Lock()
 	r.got = append(r.got, body.Event)
+	handle := r.handle
 	r.mu.Unlock()
+	var err error
+	if handle != nil {
+		err = handle(body.Event)
+	}
 	r.arrived <- struct{}{}
-	return endpoint.Answer{Status: 200, Body: []byte("{}")}, nil
+	return endpoint.Answer{Status: 200, Body: []byte("{}")}, err
 }
 
 func (r *rig) Limit(context.Context, string) time.Duration { return time.Minute }
 
 // Act is the action of every installation: it answers its input.
-func (r *rig) Act(_ context.Context, _ string, _ auth.Installation, action string, input api.Object) (func(*sqldb.Tx) (api.Object, error), error) {
-	if action != "echo" {
-		return nil, fault.InvalidPayload.New("no action %q", action)
+func (r *rig) Act(_ context.Context, _ string, in *auth.Installation, action string, input api.Object) (Acted, error) {
+	switch {
+	case action == "fail":
+		return Acted{}, fault.Runtime.New("no luck")
+	case action != "echo":
+		return Acted{}, fault.InvalidPayload.New("no action %q", action)
+	case in == nil || in.Outside:
+		return Acted{Output: input, Cached: in != nil}, nil
 	}
-	return func(*sqldb.Tx) (api.Object, error) { return input, nil }, nil
+	return Acted{Finish: func(*sqldb.Tx) (api.Object, error) { return input, nil }}, nil
 }
 
 func (r *rig) listen(g *Signal) {

@@ -43,13 +43,23 @@ func (s Source) Next(ctx context.Context, lane string, after int64) (*delivery.W
 		w.Skip = &delivery.Outcome{Status: delivery.Ignored, Reason: "the bot has been deleted", Attempts: int(e.Attempts)}
 		return w, nil
 	}
+	if e.workflowUpdate() != "" {
+		why, err := s.fillWorkflowUpdate(s.DB.Reader(ctx), c, e)
+		if err != nil {
+			return nil, err
+		}
+		if why != "" {
+			w.Skip = &delivery.Outcome{Status: delivery.Ignored, Reason: why, Attempts: int(e.Attempts)}
+			return w, nil
+		}
+	}
 	if err := s.fillOne(ctx, c, e, m); errors.Is(err, sqldb.ErrNoRow) {
 		w.Skip = &delivery.Outcome{Status: delivery.Ignored, Reason: "the message, its author or its conversation was deleted before the bot was told", Attempts: int(e.Attempts)}
 		return w, nil
 	} else if err != nil {
 		return nil, err
 	}
-	body, err := json.Marshal(e.As(c))
+	body, err := json.Marshal(delivered{e.As(c), e.WorkflowID})
 	if err != nil {
 		return nil, err
 	}
@@ -58,6 +68,13 @@ func (s Source) Next(ctx context.Context, lane string, after int64) (*delivery.W
 		Header: http.Header{"X-Parley-Attempt": {strconv.Itoa(w.Attempt)}},
 	}
 	return w, nil
+}
+
+// delivered is an event as the bot gets it: it is told, beyond what answers
+// hold, which workflow the event was made for.
+type delivered struct {
+	*Event
+	WorkflowID string `json:"workflowId,omitempty"`
 }
 
 // fillOne is fill for one event that is about to be delivered. m is its message
@@ -89,10 +106,22 @@ func (s *Service) fillOne(ctx context.Context, c Caller, e *Event, m *Message) e
 
 // Done implements delivery.Source.
 func (s Source) Done(tx *sqldb.Tx, w *delivery.Work, o delivery.Outcome) error {
-	if w.Ref == outgoingRef {
+	if isOutgoing(w.Lane) {
 		return s.doneOutgoing(tx, w, o)
 	}
-	_, err := tx.Exec("UPDATE events SET status = $1, failure_reason = $2, attempts = $3 WHERE bot_id = $4 AND id = $5 AND status = 'pending'",
+	// No row: the event was deleted with its conversation while the bot had it.
+	workflowID, awaited := "", true
+	rows, err := tx.Query("UPDATE events SET status = $1, failure_reason = $2, attempts = $3 WHERE bot_id = $4 AND id = $5 AND status = 'pending' RETURNING workflow_id, awaited",
 		string(o.Status), o.Reason, int64(o.Attempts), w.Ref, w.ID)
-	return err
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	if rows.Next() {
+		err = rows.Scan(&workflowID, &awaited)
+	}
+	if err = errors.Join(err, rows.Err(), rows.Close()); err != nil || workflowID == "" && !awaited || o.Status == delivery.Pending {
+		return err
+	}
+	return s.eventOver(tx, w.Ref.(string), w.ID)
 }

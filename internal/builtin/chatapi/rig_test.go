@@ -239,8 +239,9 @@ func admitRuntime(req *http.Request, _ auth.Class) (auth.Principal, error) {
 }
 
 // Act implements messaging.Actions.
-func (r *rig) Act(ctx context.Context, botID string, in auth.Installation, action string, input api.Object) (func(*sqldb.Tx) (api.Object, error), error) {
-	return r.chat.Act(ctx, botID, in.ID, action, input)
+func (r *rig) Act(ctx context.Context, botID string, in *auth.Installation, action string, input api.Object) (messaging.Acted, error) {
+	finish, err := r.chat.Act(ctx, botID, in.ID, action, input)
+	return messaging.Acted{Finish: finish}, err
 }
 
 // Invoke implements delivery.Invoker: it is the bots.

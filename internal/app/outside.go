@@ -1,0 +1,228 @@
+package app
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"parley/internal/api"
+	"parley/internal/auth"
+	"parley/internal/bot"
+	"parley/internal/delivery"
+	"parley/internal/endpoint"
+	"parley/internal/fault"
+	"parley/internal/messaging"
+	"parley/internal/sqldb"
+)
+
+// What runs outside Parley and is called while somebody waits has places of its
+// own, apart from those of events: a bot whose handlers all wait for actions
+// would otherwise wait for itself.
+const (
+	callsAtATime     = 256
+	callsPerEndpoint = 64
+)
+
+// installation calls an integration that runs outside Parley, for one of its
+// installations.
+func (i *invoker) installation(ctx context.Context, installationID string, op endpoint.Operation) (endpoint.Answer, error) {
+	in, b, err := i.p.bot.Installation(ctx, installationID)
+	if err != nil {
+		return endpoint.Answer{}, &endpoint.Error{Class: endpoint.Unreachable, Err: err}
+	}
+	if in == nil {
+		return endpoint.Answer{}, &endpoint.Error{Class: endpoint.Final, Err: errors.New("the bot was deleted")}
+	}
+	d, err := i.p.catalog.Lookup(ctx, in.IntegrationID)
+	switch {
+	case err != nil:
+		return endpoint.Answer{}, &endpoint.Error{Class: endpoint.Unreachable, Err: err}
+	case d == nil:
+		return endpoint.Answer{}, &endpoint.Error{Class: endpoint.Final, Err: errors.New("this version of the integration was deleted")}
+	case d.URL == "":
+		return nowhere("the integration has no url yet; updateIntegration sets one").Invoke(ctx, op)
+	}
+	op.Header = installationHeader(in, b, op)
+	return endpoint.NewHTTP(d.URL, i.p.outbound).Invoke(ctx, op)
+}
+
+func installationHeader(in *bot.Installation, b *auth.Bot, op endpoint.Operation) http.Header {
+	h := endpoint.IntegrationCall{
+		BotID: b.ID, BotUserID: b.ID, IntegrationID: in.IntegrationID, Alias: in.Alias, WebhookID: in.WebhookID, Operation: op.Name, Type: op.Type,
+		ConfigurationType: in.ConfigurationType, Configuration: in.Configuration, EventID: op.Subject,
+	}.Header()
+	for name, values := range op.Header {
+		h[name] = values
+	}
+	return h
+}
+
+// installationLimit is how long a call to an installation may take.
+func (i *invoker) installationLimit(ctx context.Context, installationID string) time.Duration {
+	in, _, err := i.p.bot.Installation(ctx, installationID)
+	if err != nil || in == nil {
+		return defaultLimit
+	}
+	d, err := i.p.catalog.Lookup(ctx, in.IntegrationID)
+	if err != nil || d == nil || d.Limit() == 0 {
+		return defaultLimit
+	}
+	return d.Limit()
+}
+
+// actions is messaging.Actions: those of bots and of what is installed in them.
+type actions struct {
+	p     *parts
+	cache *answers
+}
+
+// Act implements messaging.Actions.
+func (a *actions) Act(ctx context.Context, botID string, in *auth.Installation, action string, input api.Object) (messaging.Acted, error) {
+	switch {
+	case in == nil:
+		output, err := a.own(ctx, botID, action, input)
+		return messaging.Acted{Output: output}, err
+	case in.Outside:
+		return a.outside(ctx, in, action, input)
+	}
+	finish, err := a.p.chat.Act(ctx, botID, in.ID, action, input)
+	return messaging.Acted{Finish: finish}, err
+}
+
+// own performs an action of the bot itself.
+func (a *actions) own(ctx context.Context, botID, action string, input api.Object) (api.Object, error) {
+	d, err := a.p.bot.Definition(ctx, botID)
+	if err != nil || d == nil {
+		return nil, errors.Join(err, fault.Forbidden.New("the bot no longer exists"))
+	}
+	if err := d.CheckInput(action, input); err != nil {
+		return nil, err
+	}
+	output, err := a.call(ctx, endpointOf(botID), action, input)
+	if err != nil {
+		return nil, err
+	}
+	return output, d.CheckOutput(action, output)
+}
+
+// outside performs an action of an integration that runs outside Parley.
+func (a *actions) outside(ctx context.Context, in *auth.Installation, action string, input api.Object) (messaging.Acted, error) {
+	d, err := a.p.catalog.Lookup(ctx, in.IntegrationID)
+	switch {
+	case err != nil:
+		return messaging.Acted{}, err
+	case d == nil:
+		return messaging.Acted{}, fault.ReferenceNotFound.New("version %s of the integration %q was deleted; install another one", in.Version, in.IntegrationName)
+	}
+	if err := d.ValidateInput(action, input); err != nil {
+		return messaging.Acted{}, err
+	}
+	var key answerKey
+	if d.Cacheable(action) {
+		full, _, err := a.p.bot.Installation(ctx, in.ID)
+		if err != nil || full == nil {
+			return messaging.Acted{}, err
+		}
+		key = keyOf(in, full.UpdatedAt, action, input)
+		if output := a.cache.get(key, a.p.now()); output != nil {
+			return messaging.Acted{Output: output, Cached: true}, nil
+		}
+	}
+	output, err := a.call(ctx, bot.InstallationEndpoint(in.ID), action, input)
+	if err != nil {
+		return messaging.Acted{}, err
+	}
+	if err := d.ValidateOutput(action, output); err != nil {
+		return messaging.Acted{}, err
+	}
+	if d.Cacheable(action) {
+		a.cache.put(key, output, a.p.now())
+	}
+	return messaging.Acted{Output: output}, nil
+}
+
+func (a *actions) call(ctx context.Context, endpointID, action string, input api.Object) (api.Object, error) {
+	answer, err := a.p.calls.Call(ctx, endpointID, endpoint.Operation{Name: "action_triggered", Body: endpoint.ActionTriggered(action, input), Subject: action})
+	if errors.Is(err, delivery.ErrFull) {
+		return nil, fault.RateLimited.New("too many calls wait for the place that performs %q; try again in a moment", action)
+	}
+	output, err := endpoint.ActionOutput(answer, err)
+	return api.Object(output), err
+}
+
+// answers keeps what cacheable actions answered, for a while.
+type answers struct {
+	mu   sync.Mutex
+	kept map[answerKey]answered
+}
+
+type answered struct {
+	output api.Object
+	until  time.Time
+}
+
+const (
+	answerLife  = 5 * time.Minute
+	maxAnswers  = 2_000
+	maxAnswered = 16 << 10 // bytes; larger ones are asked for each time
+)
+
+// answerKey is an installation as it is set up now, an action and its input.
+type answerKey [sha256.Size]byte
+
+func keyOf(in *auth.Installation, updatedAt api.Time, action string, input api.Object) answerKey {
+	return sha256.Sum256([]byte(strings.Join([]string{in.ID, in.IntegrationID, time.UnixMilli(int64(updatedAt)).String(), action, string(input)}, "\x00")))
+}
+
+func (c *answers) get(key answerKey, now time.Time) api.Object {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a, ok := c.kept[key]
+	if !ok || !now.Before(a.until) {
+		return nil
+	}
+	return a.output
+}
+
+// put keeps an output; when there are too many, those that have had their time
+// go, or all.
+func (c *answers) put(key answerKey, output api.Object, now time.Time) {
+	if len(output) > maxAnswered {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.kept) >= maxAnswers {
+		for k, a := range c.kept {
+			if !now.Before(a.until) {
+				delete(c.kept, k)
+			}
+		}
+	}
+	if c.kept == nil || len(c.kept) >= maxAnswers {
+		c.kept = map[answerKey]answered{}
+	}
+	c.kept[key] = answered{output, now.Add(answerLife)}
+}
+
+// source hands the engine the work of all modules; the lane says whose it is.
+type source struct{ p *parts }
+
+func (s source) of(lane string) delivery.Source {
+	if bot.IsRegistration(lane) {
+		return bot.Registrations{Service: s.p.bot}
+	}
+	return messaging.Source{Service: s.p.messaging}
+}
+
+func (s source) Next(ctx context.Context, lane string, after int64) (*delivery.Work, error) {
+	return s.of(lane).Next(ctx, lane, after)
+}
+
+func (s source) Done(tx *sqldb.Tx, w *delivery.Work, o delivery.Outcome) error {
+	return s.of(w.Lane).Done(tx, w, o)
+}
