@@ -127,7 +127,7 @@ func (a *actions) outside(ctx context.Context, in *auth.Installation, action str
 		if err != nil || full == nil {
 			return messaging.Acted{}, err
 		}
-		key = keyOf(in, full.UpdatedAt, action, input)
+		key = keyOf(full, action, input)
 		if output := a.cache.get(key, a.p.now()); output != nil {
 			return messaging.Acted{Output: output, Cached: true}, nil
 		}
@@ -174,8 +174,8 @@ const (
 // answerKey is an installation as it is set up now, an action and its input.
 type answerKey [sha256.Size]byte
 
-func keyOf(in *auth.Installation, updatedAt api.Time, action string, input api.Object) answerKey {
-	return sha256.Sum256([]byte(strings.Join([]string{in.ID, in.IntegrationID, time.UnixMilli(int64(updatedAt)).String(), action, string(input)}, "\x00")))
+func keyOf(in *bot.Installation, action string, input api.Object) answerKey {
+	return sha256.Sum256([]byte(strings.Join([]string{in.ID, in.IntegrationID, in.ConfigurationType, string(in.Configuration), action, string(input)}, "\x00")))
 }
 
 func (c *answers) get(key answerKey, now time.Time) api.Object {
