@@ -90,6 +90,16 @@ func (s *Service) createConversation(ctx context.Context, in createConversationI
 	if err != nil {
 		return conversationResult{}, err
 	}
+	if in.IntegrationName != "" {
+		conversationID, err := s.made(ctx, c, nv.InstallationID, "conversation", wanted{in.Channel, in.Tags})
+		if err != nil {
+			return conversationResult{}, err
+		}
+		if conversationID != "" {
+			v, err := s.Conversation(s.DB.Reader(ctx), c, conversationID)
+			return conversationResult{v}, unmade(err, in.IntegrationName, "conversation", conversationID)
+		}
+	}
 	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (conversationResult, error) {
 		v, err := s.AddConversation(tx, c, nv)
 		return conversationResult{v}, err

@@ -81,6 +81,7 @@ type Config struct {
 	Delivery  *delivery.Engine
 	Timers    *timer.Engine // nil = a new one that nobody runs
 	Actions   Actions
+	Calls     *delivery.Pool // of operations whose answer is waited for; nil = none are made
 	// Listeners is told of every signal after the commit that made it. It must
 	// not block. May be nil.
 	Listeners func(*Signal)

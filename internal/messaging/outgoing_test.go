@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"parley/internal/auth"
+	"parley/internal/endpoint"
 	"parley/internal/sqldb"
 )
 
@@ -188,6 +189,58 @@ func TestChangesAreToldToWhoAsks(t *testing.T) {
 		if err := json.Unmarshal(calls[1].op.Body, &moved); err != nil || calls[1].op.Name != "conversation_updated" || moved.CurrentConversation.ID != conversation ||
 			!cmp.Equal(moved.CurrentConversation.Tags, map[string]string{"id": "c1"}) {
 			r.Errorf("%s %s, %v; the bot's own tags are not for the integration", calls[1].op.Name, calls[1].op.Body, err)
+		}
+	})
+}
+
+// An integration outside makes the users and conversations that a bot wants of it.
+func TestAnIntegrationMakesWhatABotWantsOfIt(t *testing.T) {
+	each(t, func(r *rig) {
+		theirs, place := r.user(hookOfA, `{"id":"u1"}`), r.conversation(hookOfA, "hook", `{"id":"c1"}`)
+		r.outside(nil)
+		answers := map[string]endpoint.Answer{}
+		var asked []string
+		r.answer = func(op endpoint.Operation) (endpoint.Answer, bool) {
+			asked = append(asked, op.Name+" "+string(op.Body))
+			a, ok := answers[op.Name]
+			return a, ok
+		}
+		answers["create_user"] = endpoint.Answer{Status: 200, Body: []byte(`{"user":{"id":"` + theirs + `"}}`)}
+		answers["create_conversation"] = endpoint.Answer{Status: 200, Body: []byte(`{"id":"` + place + `"}`)}
+		wantUser := `{"integrationName":"acme/hooky","tags":{"phone":"1"}}`
+		wantConversation := `{"integrationName":"acme/hooky","channel":"hook","tags":{}}`
+		if u := r.ok(botOfA, "POST", "/v1/chat/users", wantUser, "user"); u["id"] != theirs {
+			r.Errorf("got %v", u)
+		}
+		if v := r.ok(botOfA, "POST", "/v1/chat/conversations", wantConversation, "conversation"); v["id"] != place {
+			r.Errorf("got %v", v)
+		}
+		if diff := cmp.Diff([]string{`create_user {"tags":{"phone":"1"}}`, `create_conversation {"channel":"hook","tags":{}}`}, asked); diff != "" {
+			r.Error(diff)
+		}
+		for name, c := range map[string]struct {
+			answer endpoint.Answer
+			kind   string
+			says   string
+		}{
+			"a refusal":        {endpoint.Answer{Status: 400, Body: []byte(`{"id":"e","code":400,"type":"Runtime","message":"no such phone"}`)}, "Runtime", "no such phone"},
+			"somebody unknown": {endpoint.Answer{Status: 200, Body: []byte(`{"user":{"id":"user_01ZZZZZZZZZZZZZZZZZZZZZZZZ"}}`)}, "Runtime", "doesn't exist"},
+			"a failure":        {endpoint.Answer{Status: 500, Body: []byte(`{"error":"broken"}`)}, "Runtime", "broken"},
+		} {
+			answers["create_user"] = c.answer
+			if status, out := r.do(botOfA, "POST", "/v1/chat/users", wantUser); status != 400 || out["type"] != c.kind || !strings.Contains(out["message"].(string), c.says) {
+				r.Errorf("%s: got %d %v", name, status, out)
+			}
+		}
+		// Who does not implement it leaves it to Parley, and nobody asks an integration to make what it makes itself.
+		answers["create_user"] = endpoint.Answer{Status: 200, Body: []byte(`{}`)}
+		if u := r.ok(botOfA, "POST", "/v1/chat/users", wantUser, "user"); u["id"] == theirs {
+			r.Errorf("got %v", u)
+		}
+		asked = nil
+		r.user(hookOfA, `{"id":"u2"}`)
+		if len(asked) != 0 {
+			r.Errorf("asked %q", asked)
 		}
 	})
 }

@@ -34,10 +34,11 @@ type rig struct {
 	town   *town
 
 	mu      sync.Mutex
-	got     []map[string]any                 // events that reached the bots
-	calls   []call                           // operations that reached installations
-	arrived chan struct{}                    // one for each of both
-	handle  func(event map[string]any) error // what the bots do with an event; nil = nothing
+	got     []map[string]any                                    // events that reached the bots
+	calls   []call                                              // operations that reached installations
+	answer  func(op endpoint.Operation) (endpoint.Answer, bool) // of installations, nil = {}
+	arrived chan struct{}                                       // one for each of both
+	handle  func(event map[string]any) error                    // what the bots do with an event; nil = nothing
 	signals []*Signal
 }
 
@@ -103,7 +104,7 @@ func newRig(t testing.TB, db *sqldb.DB) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.s, err = New(Config{DB: db, Directory: r.town, Delivery: engine, Actions: r, Listeners: r.listen})
+	r.s, err = New(Config{DB: db, Directory: r.town, Delivery: engine, Calls: delivery.NewPool(r, 8, 8), Actions: r, Listeners: r.listen})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,6 +172,11 @@ func (r *rig) Invoke(_ context.Context, endpointID string, op endpoint.Operation
 		r.mu.Lock()
 		r.calls = append(r.calls, call{endpointID, op})
 		r.mu.Unlock()
+		if r.answer != nil {
+			if a, ok := r.answer(op); ok {
+				return a, nil
+			}
+		}
 		r.arrived <- struct{}{}
 		return endpoint.Answer{Status: 200, Body: []byte("{}")}, nil
 	}

@@ -56,6 +56,13 @@ func (s *Service) createUser(ctx context.Context, in createUserInput) (userResul
 	if err != nil {
 		return userResult{}, err
 	}
+	if userID, err := s.made(ctx, c, nu.InstallationID, "user", wanted{Tags: in.Tags}); err != nil || userID != "" {
+		if err != nil {
+			return userResult{}, err
+		}
+		u, err := s.User(s.DB.Reader(ctx), c, userID)
+		return userResult{u}, unmade(err, in.IntegrationName, "user", userID)
+	}
 	if _, err := newTags(c, tag.User, in.Tags); err != nil {
 		return userResult{}, err
 	}
