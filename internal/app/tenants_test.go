@@ -75,6 +75,17 @@ var walks = map[string]walk{
 	"runtime/setState":                  {path: map[string]string{"type": "user", "id": "{user}", "name": "kept"}, body: `{"payload":{"a":1}}`},
 	"runtime/getOrSetState":             {path: map[string]string{"type": "bot", "id": "{bot}", "name": "kept"}, body: `{"payload":{"a":1}}`},
 	"runtime/patchState":                {path: map[string]string{"type": "conversation", "id": "{conversation}", "name": "kept"}, body: `{"payload":{"a":2}}`},
+	"runtime/createWorkflow":            {body: `{"name":"w","status":"in_progress","eventId":"{event}","parentWorkflowId":"{workflow}","conversationId":"{conversation}","userId":"{user}"}`},
+	"runtime/getOrCreateWorkflow":       {body: `{"name":"g","status":"in_progress","eventId":"{event}","parentWorkflowId":"{workflow}","conversationId":"{conversation}","userId":"{user}"}`},
+	"runtime/getWorkflow":               {},
+	"runtime/updateWorkflow":            {body: `{"status":"in_progress","eventId":"{event}","userId":"{user}"}`},
+	"runtime/listWorkflows":             {query: "conversationId={conversation}&userId={user}&parentWorkflowId={workflow}"},
+	"runtime/deleteWorkflow":            {},
+	"runtime/createTask":                {body: `{"type":"t","parentTaskId":"{task}","conversationId":"{conversation}","userId":"{user}"}`},
+	"runtime/getTask":                   {},
+	"runtime/updateTask":                {body: `{"status":"blocked"}`},
+	"runtime/listTasks":                 {query: "conversationId={conversation}&userId={user}&parentTaskId={task}"},
+	"runtime/deleteTask":                {},
 	"runtime/listTagValues":             {path: map[string]string{"key": "fid"}, query: "type=user", open: true},
 	"runtime/trackAnalytics":            {body: `{"name":"x","count":1}`, open: true},
 	"runtime/callAction":                {body: `{"type":"chat:sendEvent","input":{"conversationId":"{conversation}","payload":{}}}`},
@@ -238,6 +249,10 @@ func (s *server) settle(p place) place {
 	p["message"] = id
 	get(&id, walk{as: asVisitor}, "POST", p["door"]+"/events", `{"conversationId":"`+p["conversation"]+`","payload":{"a":1}}`, "event")
 	p["event"] = id
+	get(&id, walk{as: asBot}, "POST", "/v1/chat/workflows", `{"name":"w","status":"listening","input":{"a":"only for the owner"}}`, "workflow")
+	p["workflow"] = id
+	get(&id, walk{as: asBot}, "POST", "/v1/chat/tasks", `{"type":"t","title":"only for the owner","conversationId":"`+p["conversation"]+`"}`, "task")
+	p["task"] = id
 	for _, path := range []string{"conversation/" + p["conversation"], "user/" + p["user"], "bot/" + p["bot"]} {
 		if code, text := s.raw("POST", "/v1/chat/states/"+path+"/kept", p.header(asBot), rawJSON(`{"payload":{"a":1}}`)); code != 200 {
 			s.t.Fatalf("setState answers %d %s", code, text)
@@ -392,7 +407,7 @@ func (s *server) trespass(op spec.Operation, w walk, stranger string, who, victi
 		leaks := !w.open && status < 300 && len(names) > 0
 		if leaks && op.Method == "GET" && w.query != "" {
 			leaks = false // a filter that matches nothing
-			for _, member := range []string{"user", "conversation", "message", "event", "friend"} {
+			for _, member := range []string{"user", "conversation", "message", "event", "friend", "workflow", "task"} {
 				leaks = leaks || strings.Contains(text, `"id":"`+victim[member]+`"`) && who[member] != victim[member]
 			}
 		}
@@ -409,7 +424,7 @@ func (s *server) trespass(op spec.Operation, w walk, stranger string, who, victi
 func (s *server) ownWalk(p place) {
 	s.t.Helper()
 	// What is deleted goes last, the inner before the outer.
-	last := []string{"runtime/removeParticipant", "runtime/deleteMessage", "chat/deleteMessage", "chat/removeParticipant", "chat/deleteConversation", "runtime/deleteConversation", "chat/deleteUser", "runtime/deleteUser", "admin/deleteBot", "admin/deleteIntegration", "admin/deletePersonalAccessToken"}
+	last := []string{"runtime/deleteWorkflow", "runtime/deleteTask", "runtime/removeParticipant", "runtime/deleteMessage", "chat/deleteMessage", "chat/removeParticipant", "chat/deleteConversation", "runtime/deleteConversation", "chat/deleteUser", "runtime/deleteUser", "admin/deleteBot", "admin/deleteIntegration", "admin/deletePersonalAccessToken"}
 	ops := slices.Clone(spec.Operations())
 	slices.SortStableFunc(ops, func(a, b spec.Operation) int {
 		return slices.Index(last, a.Family+"/"+a.Name) - slices.Index(last, b.Family+"/"+b.Name)
@@ -449,7 +464,7 @@ func (s *server) rows(p place) []string {
 			var text string
 			must(s.t, rows.Scan(&text))
 			if strings.Contains(text, p["user"]) || strings.Contains(text, p["conversation"]) || strings.Contains(text, p["message"]) ||
-				strings.Contains(text, p["event"]) || (table == "bots" || table == "installations") && strings.Contains(text, p["bot"]) ||
+				strings.Contains(text, p["event"]) || strings.Contains(text, p["workflow"]) || strings.Contains(text, p["task"]) || (table == "bots" || table == "installations") && strings.Contains(text, p["bot"]) ||
 				(table == "workspaces" || table == "tokens" || table == "integrations") && (strings.Contains(text, p["workspace"]) || strings.Contains(text, p["token"])) {
 				out = append(out, table+": "+text)
 			}

@@ -43,16 +43,13 @@ func (s *Service) createEvent(ctx context.Context, in createEventInput) (eventRe
 	if err := in.Schedule.check(); err != nil {
 		return eventResult{}, err
 	}
-	if in.WorkflowID != "" {
-		return eventResult{}, c.dangling("Workflow", in.WorkflowID)
-	}
 	if err := checkPayload("payload", in.Payload); err != nil {
 		return eventResult{}, err
 	}
 	if _, _, err := c.eventType(in.Type); err != nil {
 		return eventResult{}, err
 	}
-	e := NewEvent{in.Type, in.Payload, in.ConversationID, in.UserID, in.MessageID}
+	e := NewEvent{in.Type, in.Payload, in.ConversationID, in.UserID, in.MessageID, in.WorkflowID}
 	if err := s.checkReferences(s.DB.Reader(ctx), c, e); err != nil {
 		return eventResult{}, err
 	}
@@ -116,7 +113,7 @@ func (s *Service) listEvents(ctx context.Context, in listEventsInput) (eventsRes
 		l.And("e.user_id = ?", in.UserID)
 	}
 	if in.WorkflowID != "" {
-		l.And("e.workflow_id = ?", in.WorkflowID)
+		l.of("workflow_id", in.WorkflowID)
 	}
 	if in.Status != "" {
 		l.And("e.status = ?", in.Status)

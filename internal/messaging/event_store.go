@@ -17,6 +17,7 @@ type NewEvent struct {
 	Type                              string // as the caller names it
 	Payload                           api.Object
 	ConversationID, UserID, MessageID string
+	WorkflowID                        string // told to go on when the event is over, if it listens
 }
 
 // AddEvent makes an event that is pending for the bot.
@@ -38,7 +39,7 @@ func (s *Service) AddEvent(tx *sqldb.Tx, c Caller, in NewEvent) (*Event, error) 
 	now := s.now()
 	e := &Event{
 		ID: id.At("evt", now), CreatedAt: api.Time(now), BareType: bare, Payload: in.Payload, Status: Pending, BotID: c.Bot.ID, InstallationID: owner,
-		ConversationID: in.ConversationID, UserID: in.UserID, MessageID: in.MessageID,
+		ConversationID: in.ConversationID, UserID: in.UserID, MessageID: in.MessageID, WorkflowID: in.WorkflowID,
 	}
 	return e.As(c), s.addEvent(tx, e)
 }
@@ -60,6 +61,11 @@ func (s *Service) checkReferences(q sqldb.Q, c Caller, in NewEvent) error {
 			return firstOf(err, c.dangling("Message", in.MessageID))
 		}
 	}
+	if in.WorkflowID != "" {
+		if _, err := s.workflowReference(q, c, in.WorkflowID); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -75,8 +81,8 @@ func (s *Service) addEvent(tx *sqldb.Tx, e *Event) error {
 	}
 	e.Lane, e.LaneSeq = l.Key, seq
 	_, err = tx.Exec(`INSERT INTO events (id, bot_id, installation_id, type, payload, conversation_id, user_id, message_id, workflow_id, status, failure_reason, lane, lane_seq, attempts, created_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', $9, '', $10, $11, 0, $12)`,
-		e.ID, e.BotID, e.InstallationID, e.BareType, string(e.Payload), e.ConversationID, e.UserID, e.MessageID, e.Status, e.Lane, e.LaneSeq, int64(e.CreatedAt))
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, '', $11, $12, 0, $13)`,
+		e.ID, e.BotID, e.InstallationID, e.BareType, string(e.Payload), e.ConversationID, e.UserID, e.MessageID, e.WorkflowID, e.Status, e.Lane, e.LaneSeq, int64(e.CreatedAt))
 	return err
 }
 
@@ -102,8 +108,17 @@ type messageCreated struct {
 // fill puts the payloads of message_created events together. What has been
 // deleted since is left out.
 func (s *Service) fill(q sqldb.Q, c Caller, events []*Event) error {
+	workflows, err := s.workflowParts(q, c, events)
+	if err != nil {
+		return err
+	}
 	var messageIDs, conversationIDs, userIDs []string
 	for _, e := range events {
+		if e.workflowUpdate() != "" {
+			if err := workflows.fill(e); err != nil {
+				return err
+			}
+		}
 		if e.BareType == eventMessageCreated && e.InstallationID == "" {
 			messageIDs, conversationIDs, userIDs = append(messageIDs, e.MessageID), append(conversationIDs, e.ConversationID), append(userIDs, e.UserID)
 		}

@@ -173,11 +173,14 @@ func (s *Service) outbox(tx *sqldb.Tx, m *Message) error {
 }
 
 // lane is the order in which an event reaches its bot: that of its
-// conversation, or its own where it has none.
+// conversation, that of the workflow it tells of, or its own where it has neither.
 func lane(e *Event) delivery.Lane {
 	l := delivery.Lane{Key: "evt:" + e.ID, Endpoint: "bot:" + e.BotID, Ephemeral: true}
-	if e.ConversationID != "" {
+	switch {
+	case e.ConversationID != "":
 		l.Key, l.Ephemeral = "bot:"+e.BotID+":conv:"+e.ConversationID, false
+	case e.BareType == eventWorkflowUpdate && e.InstallationID == "":
+		l.Key, l.Ephemeral = workflowLane(e.BotID, e.WorkflowID), false
 	}
 	return l
 }

@@ -102,7 +102,14 @@ func (s *Service) stateKey(q sqldb.Q, c Caller, in stateRef, write bool) (stateK
 		}
 		k.ownerID = c.Installation.ID
 	case "task", "workflow":
-		return k, c.missing(map[string]string{"task": "Task", "workflow": "Workflow"}[in.Type], in.ID)
+		if c.Installation != nil {
+			return k, fault.Forbidden.New("states of type %s belong to the bot; an integration has conversation, user and integration states", in.Type)
+		}
+		if in.Type == "task" {
+			_, err = s.Task(q, c, in.ID)
+		} else {
+			_, err = s.Workflow(q, c, in.ID)
+		}
 	default:
 		err = fault.InvalidPayload.New("type must be one of conversation, user, bot, integration, task, workflow")
 	}

@@ -89,6 +89,10 @@ func (s *Service) Sweep(ctx context.Context) (more bool, err error) {
 			n, err = sweepConversation(tx, stone.botID, stone.id)
 		case stone.kind == tag.User:
 			n, err = sweepUser(tx, stone.id)
+		case stone.kind == tag.Workflow:
+			n, err = sweepWorkflow(tx, stone.botID, stone.id)
+		case stone.kind == tag.Task:
+			n, err = sweepTask(tx, stone.id)
 		default:
 			n, err = s.sweepBot(tx, stone.id)
 		}
@@ -168,6 +172,8 @@ func (s *Service) sweepBot(tx *sqldb.Tx, botID string) (int64, error) {
 		"DELETE FROM events WHERE bot_id = $1 AND id IN (SELECT id FROM events WHERE bot_id = $1 LIMIT $2)",
 		"DELETE FROM states WHERE id IN (SELECT id FROM states WHERE bot_id = $1 LIMIT $2)",
 		"DELETE FROM users WHERE id IN (SELECT id FROM users WHERE bot_id = $1 LIMIT $2)",
+		"DELETE FROM workflows WHERE id IN (SELECT id FROM workflows WHERE bot_id = $1 LIMIT $2)",
+		"DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE bot_id = $1 LIMIT $2)",
 		"DELETE FROM tags WHERE bot_id = $1 AND entity IN (SELECT entity FROM tags WHERE bot_id = $1 LIMIT $2)",
 		"DELETE FROM analytics WHERE bot_id = $1 AND (day, installation_id, name, shard) IN (SELECT day, installation_id, name, shard FROM analytics WHERE bot_id = $1 LIMIT $2)",
 		"DELETE FROM outbox WHERE bot_id = $1 AND id IN (SELECT id FROM outbox WHERE bot_id = $1 LIMIT $2)",

@@ -204,7 +204,7 @@ CREATE INDEX states_owner ON states (owner_id);
 -- Filters, listTagValues and get-or-create read this; entities carry the same tags as JSON.
 CREATE TABLE tags (
   bot_id     TEXT NOT NULL,
-  kind       TEXT NOT NULL, -- user, conversation, message
+  kind       TEXT NOT NULL, -- user, conversation, message, workflow, task
   owner      TEXT NOT NULL,
   key        TEXT NOT NULL,
   value      TEXT NOT NULL,

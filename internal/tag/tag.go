@@ -21,6 +21,8 @@ const (
 	User         = "user"
 	Conversation = "conversation"
 	Message      = "message"
+	Workflow     = "workflow"
+	Task         = "task"
 )
 
 // MaxValue is the number of characters a tag's value may have, unless its
