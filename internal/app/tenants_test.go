@@ -114,6 +114,9 @@ var walks = map[string]walk{
 	"admin/updateIntegration":           {as: asPerson, body: `{"title":"x"}`},
 	"admin/validateIntegrationUpdate":   {as: asPerson, body: `{"title":"x"}`},
 	"admin/deleteIntegration":           {as: asPerson},
+	"admin/listIntegrationApiKeys":      {as: asPerson, query: "integrationId={integration}"},
+	"admin/createIntegrationApiKey":     {as: asPerson, body: `{"integrationId":"{integration}"}`},
+	"admin/deleteIntegrationApiKey":     {as: asPerson, path: map[string]string{"id": "{iak}"}},
 
 	"chat/createUser":              {as: asVisitor, body: `{}`, open: true},
 	"chat/getOrCreateUser":         {as: asVisitor, body: `{}`, open: true},
@@ -281,6 +284,9 @@ func (s *server) town() (victim place, strangers map[string]place) {
 			s.t.Fatalf("createIntegration answers %d", code)
 		}
 		p["integration"] = hub.Integration.ID
+		key, _, err := s.parts.workspace.CreateToken(ctx, workspace.Token{Kind: auth.IAK, IntegrationID: p["integration"]})
+		must(s.t, err)
+		p["iak"] = key.ID
 		return p
 	}
 	// house is a bot with two chats.

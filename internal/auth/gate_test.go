@@ -20,6 +20,7 @@ const (
 	chatDev      = "devint_01CCCCCCCCCCCCCCCCCCCCCCCC"
 	hooky, twice = "intver_01DDDDDDDDDDDDDDDDDDDDDDDD", "intver_01EEEEEEEEEEEEEEEEEEEEEEEE"
 	off, gone    = "intver_01FFFFFFFFFFFFFFFFFFFFFFFF", "intver_01GGGGGGGGGGGGGGGGGGGGGGGG"
+	namesake     = "intver_01HHHHHHHHHHHHHHHHHHHHHHHH" // of another owner, also called acme/hooky
 	unknownBot   = "bot_01ZZZZZZZZZZZZZZZZZZZZZZZZ"
 )
 
@@ -34,7 +35,7 @@ func (tn *town) Member(_ context.Context, a, w string) (bool, error) {
 	return a == ann && w == wsA || a == bob && w == wsB, nil
 }
 func (tn *town) Family(_ context.Context, id string) (string, error) {
-	return map[string]string{chat1: "chat", chat2: "chat", chatDev: "chat", hooky: "acme/hooky", twice: "twice", off: "off", gone: "gone"}[id], nil
+	return map[string]string{chat1: "chat", chat2: "chat", chatDev: "chat", hooky: "acme/hooky", twice: "twice", off: "off", gone: "gone", namesake: "other/acme/hooky"}[id], nil
 }
 
 var testNow = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -51,7 +52,9 @@ func newTown() (*Gate, map[string]string) {
 			{ID: "inst_off", Alias: "off", IntegrationID: off, IntegrationName: "off"},
 			{ID: "inst_gone", Alias: "gone", IntegrationID: gone, IntegrationName: "gone", Enabled: true, Removed: true},
 		}},
-		botB: {ID: botB, WorkspaceID: wsB},
+		botB: {ID: botB, WorkspaceID: wsB, Installations: []Installation{
+			{ID: "inst_n", Alias: "acme/hooky", IntegrationID: namesake, IntegrationName: "acme/hooky", Enabled: true},
+		}},
 	}}
 	texts := map[string]string{}
 	for name, t := range map[string]Token{
@@ -64,6 +67,7 @@ func newTown() (*Gate, map[string]string) {
 		"botGone":  {ID: "bak_z", Kind: BAK, BotID: unknownBot},
 		"chat":     {ID: "iak_c", Kind: IAK, IntegrationID: chat1},
 		"twice":    {ID: "iak_t", Kind: IAK, IntegrationID: twice},
+		"hooky":    {ID: "iak_h", Kind: IAK, IntegrationID: hooky},
 	} {
 		text, hash := NewToken(t.Kind)
 		texts[name] = text
@@ -137,6 +141,8 @@ func TestAdmit(t *testing.T) {
 		{name: "integration key without a bot", class: Runtime, token: "chat", kind: fault.InvalidPayload, message: "x-bot-id is missing"},
 		{name: "integration key as another integration", class: Runtime, token: "chat", headers: "x-bot-id=" + botA + "; x-integration-id=" + hooky, kind: fault.Forbidden, message: "not installed and enabled"},
 		{name: "integration key where it is not installed", class: Runtime, token: "chat", headers: "x-bot-id=" + botB, kind: fault.Forbidden, message: notBot(botB)},
+		{name: "integration key of a namesake", class: Runtime, token: "hooky", headers: "x-bot-id=" + botB, kind: fault.Forbidden, message: notBot(botB)},
+		{name: "as a namesake", class: Runtime, token: "bob", headers: "x-bot-id=" + botB + "; x-integration-id=" + hooky, kind: fault.Forbidden, message: "not installed and enabled"},
 		{name: "integration key of several aliases", class: Runtime, token: "twice", headers: "x-bot-id=" + botA, kind: fault.InvalidPayload, message: "as one, two"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

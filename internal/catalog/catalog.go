@@ -150,6 +150,17 @@ func (s *Service) Installable(tx *sqldb.Tx, workspaceID, integrationID string) (
 	return d, nil
 }
 
+// Owns reports whether a version belongs to a workspace. In a transaction it is
+// not deleted before that ends.
+func (s *Service) Owns(q sqldb.Q, workspaceID, integrationID string) (bool, error) {
+	tail := ""
+	if _, writes := q.(*sqldb.Tx); writes {
+		tail = "{for_update}"
+	}
+	r, err := s.row(q, integrationID, tail)
+	return r != nil && r.WorkspaceID == workspaceID, err
+}
+
 // Family tells integrations apart by the id of any of their versions: versions
 // of one integration share it, others, namesakes of another owner included, do
 // not. "" means there is no such version. It is the part of auth.Directory that

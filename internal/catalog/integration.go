@@ -127,7 +127,7 @@ type configuration struct {
 	Title       string     `json:"title,omitempty"`
 	Description string     `json:"description,omitempty"`
 	Identifier  link       `json:"identifier"`
-	Schema      api.Object `json:"schema,omitempty"`
+	Schema      api.Object `json:"schema"`
 }
 
 // link says how a person links an account outside.

@@ -85,7 +85,7 @@ func (in *createInput) Check() error {
 	if err := checkVersion(in.Version); err != nil {
 		return err
 	}
-	if in.Dev && in.common.visibility() != "" && in.common.visibility() != private {
+	if in.Dev && in.common.visibility(private) != private {
 		return fault.InvalidPayload.New("dev: an integration under development is private; leave visibility and public out")
 	}
 	return in.common.check(in.URL)
@@ -149,13 +149,13 @@ func (in *common) check(at *string) error {
 	return in.definition.check()
 }
 
-// visibility is what was asked for, "" if nothing was.
-func (in *common) visibility() string {
+// visibility is what was asked of a version that has one already.
+func (in *common) visibility(was string) string {
 	switch {
 	case in.Visibility != "":
 		return in.Visibility
-	case in.Public == nil:
-		return ""
+	case in.Public == nil || !*in.Public && was != public:
+		return was
 	case *in.Public:
 		return public
 	}
@@ -302,15 +302,12 @@ func (s *Service) change(tx *sqldb.Tx, r *row, in *common, at api.Time) error {
 		return err
 	}
 	r.UpdatedAt = max(at, r.CreatedAt, r.UpdatedAt)
-	return s.publish(tx, r, in.visibility())
+	return s.publish(tx, r, in.visibility(r.Visibility))
 }
 
 // publish gives a version its visibility. What others may find by its name must
 // be the only one of that name.
 func (s *Service) publish(tx *sqldb.Tx, r *row, visibility string) error {
-	if visibility == "" {
-		return nil
-	}
 	if r.Dev && visibility != private {
 		return fault.InvalidPayload.New("visibility: an integration under development is private; deploy it to publish it")
 	}

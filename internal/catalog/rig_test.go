@@ -52,7 +52,7 @@ func newRigOn(t testing.TB, db *sqldb.DB, b bus.Bus, maxAge time.Duration) *rig 
 	}
 	log := slog.New(slog.NewTextHandler(&r.log, nil))
 	r.Service, err = New(Config{
-		DB: db, Bus: b, Box: box, Directory: directory{}, Workspaces: &r.homes, Installations: installations{}, Now: now, Log: log, MaxAge: maxAge,
+		DB: db, Bus: b, Box: box, Directory: directory{}, Workspaces: &r.homes, Installations: installs{}, Now: now, Log: log, MaxAge: maxAge,
 		Changed: func(integrationID string) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -77,7 +77,13 @@ func newRigOn(t testing.TB, db *sqldb.DB, b bus.Bus, maxAge time.Duration) *rig 
 // each runs a test on both databases.
 func each(t *testing.T, fn func(t *testing.T, r *rig)) {
 	t.Helper()
-	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) { fn(t, newRig(t, db)) })
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		r := newRig(t, db)
+		if err := r.exec(t.Context(), installsTable); err != nil {
+			t.Fatal(err)
+		}
+		fn(t, r)
+	})
 }
 
 // fresh is a new SQLite database.
@@ -106,20 +112,32 @@ func (h *homes) ByHandle(_ sqldb.Q, handle string) (string, error) {
 	return "", nil
 }
 
-// installations reads the table of installations, where a bot is called by its workspace.
-type installations struct{}
+// installs is a table of what is installed where, as the bot module has one.
+type installs struct{}
 
-type botID struct{ id string }
+const installsTable = "CREATE TABLE installs (workspace_id TEXT NOT NULL, integration_id TEXT NOT NULL)"
 
-func (b *botID) Columns() []sqldb.Column { return []sqldb.Column{{Name: "bot_id", Field: &b.id}} }
+type install struct{ workspaceID string }
 
-func (installations) InstalledIn(q sqldb.Q, integrationID string) ([]string, error) {
-	rows, err := sqldb.Select[botID](q, "installations", "WHERE integration_id = $1 AND NOT removed", integrationID)
+// Columns binds a column of table installs.
+func (i *install) Columns() []sqldb.Column {
+	return []sqldb.Column{{Name: "workspace_id", Field: &i.workspaceID}}
+}
+
+func (installs) InstalledIn(q sqldb.Q, integrationID string) ([]string, error) {
+	rows, err := sqldb.Select[install](q, "installs", "WHERE integration_id = $1", integrationID)
 	var all []string
 	for _, r := range rows {
-		all = append(all, r.id)
+		all = append(all, r.workspaceID)
 	}
 	return all, err
+}
+
+func (r *rig) exec(ctx context.Context, statement string, args ...any) error {
+	return r.DB.Write(ctx, func(tx *sqldb.Tx) error {
+		_, err := tx.Exec(statement, args...)
+		return err
+	})
 }
 
 // install puts a version into a bot of a workspace, as the bot module does.
@@ -129,10 +147,7 @@ func (r *rig) install(ctx context.Context, workspaceID, integrationID string) (i
 		if installed = d != nil; !installed || err != nil {
 			return err
 		}
-		_, err = tx.Exec(`INSERT INTO installations (id, bot_id, alias, integration_id, name, version, webhook_id, enabled, removed, configuration,
-			configuration_type, disabled_channels, identifier, status, status_reason, created_at, updated_at)
-			VALUES ($1, $2, $1, $3, $4, $5, $1, TRUE, FALSE, $6, '', '', '', '', '', 0, 0)`,
-			workspaceID+integrationID, workspaceID, integrationID, d.Name, d.Version, []byte{})
+		_, err = tx.Exec("INSERT INTO installs (workspace_id, integration_id) VALUES ($1, $2)", workspaceID, integrationID)
 		return err
 	})
 	return installed, err
@@ -140,10 +155,7 @@ func (r *rig) install(ctx context.Context, workspaceID, integrationID string) (i
 
 func (r *rig) uninstall(t *testing.T) {
 	t.Helper()
-	if err := r.DB.Write(t.Context(), func(tx *sqldb.Tx) error {
-		_, err := tx.Exec("UPDATE installations SET removed = TRUE")
-		return err
-	}); err != nil {
+	if err := r.exec(t.Context(), "DELETE FROM installs"); err != nil {
 		t.Fatal(err)
 	}
 }

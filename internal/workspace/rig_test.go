@@ -40,7 +40,7 @@ func newRig(t *testing.T, db *sqldb.DB, b bus.Bus, maxAge time.Duration) *rig {
 	r := &rig{}
 	r.clock.Store(start)
 	now := func() time.Time { return time.UnixMilli(r.clock.Load()) }
-	s, err := New(Config{DB: db, Bus: b, Now: now, MaxAge: maxAge})
+	s, err := New(Config{DB: db, Bus: b, Integrations: owners{}, Now: now, MaxAge: maxAge})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,6 +56,15 @@ type directory struct{ *Service }
 
 func (directory) Bot(context.Context, string) (*auth.Bot, error) { return nil, nil }
 func (directory) Family(context.Context, string) (string, error) { return "", nil }
+
+// owners gives each workspace the integration whose id ends as its own.
+type owners struct{}
+
+func integrationOf(workspaceID string) string { return "intver_" + workspaceID[len(workspaceID)-26:] }
+
+func (owners) Owns(_ sqldb.Q, workspaceID, integrationID string) (bool, error) {
+	return integrationID == integrationOf(workspaceID), nil
+}
 
 // tick moves the clock, so that what follows is newer.
 func (r *rig) tick() { r.clock.Add(1000) }

@@ -44,6 +44,13 @@ func (s *Service) createPersonalAccessToken(ctx context.Context, in tokenInput) 
 		if err != nil {
 			return newTokenResult{}, err
 		}
+		n, err := sqldb.Scalar[int64](tx, "SELECT COUNT(*) FROM tokens WHERE account_id = $1 AND kind = $2", p.AccountID, auth.PAT)
+		if err == nil && n >= maxTokens {
+			err = fault.LimitExceeded.New("The account has %d personal access tokens, which is the limit; delete one that is no longer used", n)
+		}
+		if err != nil {
+			return newTokenResult{}, err
+		}
 		// A token never makes one that reaches further or lives longer than itself.
 		t, text, err := s.insertToken(tx, Token{
 			Kind: auth.PAT, AccountID: p.AccountID, WorkspaceID: maker.WorkspaceID, Note: in.Note, ExpiresAt: maker.ExpiresAt,
@@ -60,13 +67,6 @@ func (s *Service) maker(tx *sqldb.Tx, p auth.Principal) (*Token, error) {
 	t, err := sqldb.One[Token](tx, "tokens", "WHERE id = $1 {for_update}", p.TokenID)
 	if errors.Is(err, sqldb.ErrNoRow) {
 		return nil, fault.Unauthorized.New("The token was revoked; send another one")
-	}
-	if err != nil {
-		return nil, err
-	}
-	n, err := sqldb.Scalar[int64](tx, "SELECT COUNT(*) FROM tokens WHERE account_id = $1 AND kind = $2", p.AccountID, auth.PAT)
-	if err == nil && n >= maxTokens {
-		err = fault.LimitExceeded.New("The account has %d personal access tokens, which is the limit; delete one that is no longer used", n)
 	}
 	return t, err
 }

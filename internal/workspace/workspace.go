@@ -17,12 +17,21 @@ import (
 	"parley/internal/sqldb"
 )
 
+// Integrations knows whose an integration is; catalog does.
+type Integrations interface {
+	// Owns reports whether a version belongs to a workspace. In a transaction it
+	// is not deleted before that ends.
+	Owns(q sqldb.Q, workspaceID, integrationID string) (bool, error)
+}
+
 // Config are the parts a Service needs.
 type Config struct {
 	DB  *sqldb.DB
 	Bus bus.Bus
-	Now func() time.Time
-	Log *slog.Logger
+	// Integrations may be nil where no operations are served.
+	Integrations Integrations
+	Now          func() time.Time
+	Log          *slog.Logger
 	// MaxAge bounds how long a token or a membership is believed without
 	// looking again. 0 is right when no other process writes the database; where
 	// one does, a second bounds what a lost message of the bus can do.
@@ -66,7 +75,7 @@ func (s *Service) Close() {
 
 // Ops are the operations on accounts, workspaces and tokens.
 func (s *Service) Ops() []api.Op {
-	return slices.Concat(s.accountOps(), s.tokenOps(), s.workspaceOps())
+	return slices.Concat(s.accountOps(), s.tokenOps(), s.iakOps(), s.workspaceOps())
 }
 
 func (s *Service) now() api.Time { return api.At(s.Now()) }
