@@ -25,11 +25,12 @@ import (
 const childVariable = "PARLEY_BENCH_CHILD"
 
 var children = map[string]func(l net.Listener) error{
-	"tcp":    tcpFloor,
-	"echo":   echoFloor,
-	"commit": commitFloor,
-	"hub":    hubFloor,
-	"bare":   func(l net.Listener) error { return http.Serve(l, http.HandlerFunc(ok)) },
+	"tcp":         tcpFloor,
+	"echo":        echoFloor,
+	"commit":      commitFloor,
+	"hub":         hubFloor,
+	"integration": integrationFloor,
+	"bare":        func(l net.Listener) error { return http.Serve(l, http.HandlerFunc(ok)) },
 }
 
 func child(which string) {

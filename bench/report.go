@@ -69,6 +69,8 @@ var targets = []target{
 	{"turns a second at 32 conversations", []string{"turn/32"}, func(r *results) float64 { return r.median("turn/32", rate) }, 4000, false, "/s", 0},
 	{"p99 of a turn at 32 conversations", []string{"turn/32"}, func(r *results) float64 { return milliseconds(r.median("turn/32", p99)) }, 25, true, "ms", 1},
 	{"fan-out to 1,000 listeners, of the bare hub", []string{"fan-out/1000", "hub/1000"}, func(r *results) float64 { return r.ratio("fan-out/1000", "hub/1000", rate) }, 0.9, false, "×", 2},
+	{"door of a Go integration at 64 connections, of asking it directly", []string{"door go/64", "direct go/64"}, func(r *results) float64 { return r.ratio("door go/64", "direct go/64", rate) }, 0.3, false, "×", 2},
+	{"door of an SDK integration at 64 connections, of asking it directly", []string{"door sdk/64", "direct sdk/64"}, func(r *results) float64 { return r.ratio("door sdk/64", "direct sdk/64", rate) }, 0.6, false, "×", 2},
 	{"cold start on a used database", []string{"cold start"}, func(r *results) float64 { return milliseconds(r.median("cold start", p50)) }, 60, true, "ms", 1},
 }
 
@@ -86,6 +88,7 @@ func (b *bench) report() string {
 	b.targets(&w)
 	b.creates(&w)
 	b.turnsAndFanOut(&w)
+	b.outsideTable(&w)
 	b.footprint(&w)
 	b.floorTable(&w)
 	return w.String()
