@@ -8,12 +8,13 @@ import (
 
 // Conversation is an exchange in one channel of one installation.
 type Conversation struct {
-	ID          string            `json:"id"`
-	CreatedAt   api.Time          `json:"createdAt"`
-	UpdatedAt   api.Time          `json:"updatedAt"`
-	Channel     string            `json:"channel"`
-	Integration string            `json:"integration"` // alias of the installation
-	Tags        map[string]string `json:"tags"`
+	ID            string            `json:"id"`
+	CurrentTaskID string            `json:"currentTaskId,omitempty"`
+	CreatedAt     api.Time          `json:"createdAt"`
+	UpdatedAt     api.Time          `json:"updatedAt"`
+	Channel       string            `json:"channel"`
+	Integration   string            `json:"integration"` // alias of the installation
+	Tags          map[string]string `json:"tags"`
 
 	BotID          string  `json:"-"`
 	InstallationID string  `json:"-"`
@@ -27,6 +28,7 @@ func (v *Conversation) Columns() []sqldb.Column {
 		{Name: "bot_id", Field: &v.BotID},
 		{Name: "installation_id", Field: &v.InstallationID},
 		{Name: "channel", Field: &v.Channel},
+		{Name: "current_task_id", Field: &v.CurrentTaskID},
 		{Name: "tags", Field: sqldb.JSON(&v.AllTags)},
 		{Name: "created_at", Field: (*int64)(&v.CreatedAt)},
 		{Name: "updated_at", Field: (*int64)(&v.UpdatedAt)},

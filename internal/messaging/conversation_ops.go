@@ -154,7 +154,7 @@ func (s *Service) conversationStep(ctx context.Context, c Caller, in getOrCreate
 
 type updateConversationInput struct {
 	ID            string                          `path:"id"`
-	CurrentTaskID string                          `json:"currentTaskId,omitempty"`
+	CurrentTaskID string                          `json:"currentTaskId,omitempty" format:"id"`
 	Tags          map[string]api.Nullable[string] `json:"tags,omitempty"`
 }
 
@@ -163,19 +163,21 @@ func (s *Service) updateConversation(ctx context.Context, in updateConversationI
 	if err != nil {
 		return conversationResult{}, err
 	}
-	v, err := s.Conversation(s.DB.Reader(ctx), c, in.ID)
+	q := s.DB.Reader(ctx)
+	v, err := s.Conversation(q, c, in.ID)
 	if err != nil {
 		return conversationResult{}, err
 	}
-	if in.CurrentTaskID != "" {
-		return conversationResult{}, c.dangling("Task", in.CurrentTaskID)
+	change := conversationChange{values(in.Tags), in.CurrentTaskID}
+	if err := s.checkCurrentTask(q, c, in.ID, change); err != nil {
+		return conversationResult{}, err
 	}
 	told, err := s.wants(ctx, c, v.InstallationID, opConversationUpdated)
 	if err != nil {
 		return conversationResult{}, err
 	}
 	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (conversationResult, error) {
-		v, err := s.changeConversation(tx, c, in.ID, values(in.Tags), told)
+		v, err := s.changeConversation(tx, c, in.ID, change, told)
 		return conversationResult{v}, err
 	})
 }

@@ -1,9 +1,11 @@
 package messaging
 
 import (
+	"cmp"
 	"errors"
 
 	"parley/internal/api"
+	"parley/internal/fault"
 	"parley/internal/id"
 	"parley/internal/page"
 	"parley/internal/sqldb"
@@ -126,9 +128,27 @@ func (s *Service) Carrier(q sqldb.Q, conversationID string) (botID, installation
 	return botID, installationID, errors.Join(err, rows.Err())
 }
 
-// changeConversation merges tags into a conversation, and tells its installation
-// if that asked for it.
-func (s *Service) changeConversation(tx *sqldb.Tx, c Caller, conversationID string, tags map[string]string, told bool) (*Conversation, error) {
+// conversationChange is what changes on a conversation; what is empty is left alone.
+type conversationChange struct {
+	Tags          map[string]string
+	CurrentTaskID string
+}
+
+// checkCurrentTask refuses a task of another conversation.
+func (s *Service) checkCurrentTask(q sqldb.Q, c Caller, conversationID string, in conversationChange) error {
+	if in.CurrentTaskID == "" {
+		return nil
+	}
+	t, err := s.taskReference(q, c, in.CurrentTaskID)
+	if err == nil && t.ConversationID != conversationID {
+		err = fault.RelationConflict.New("Task %q belongs to another conversation than %q", t.ID, conversationID)
+	}
+	return err
+}
+
+// changeConversation changes a conversation, and tells its installation if that
+// asked for it.
+func (s *Service) changeConversation(tx *sqldb.Tx, c Caller, conversationID string, in conversationChange, told bool) (*Conversation, error) {
 	if _, err := s.lock(tx, c, conversationID, 0); err != nil {
 		return nil, err
 	}
@@ -138,9 +158,10 @@ func (s *Service) changeConversation(tx *sqldb.Tx, c Caller, conversationID stri
 	}
 	before := *v
 	before.AllTags = v.AllTags.Clone()
-	if err := applyTags(c, tag.Conversation, v.AllTags, tags); err != nil {
+	if err := firstOf(applyTags(c, tag.Conversation, v.AllTags, in.Tags), s.checkCurrentTask(tx, c, v.ID, in)); err != nil {
 		return nil, err
 	}
+	v.CurrentTaskID = cmp.Or(in.CurrentTaskID, v.CurrentTaskID)
 	tx.AfterCommit(func() { s.conversations.Drop(conversationID) })
 	v.UpdatedAt = api.Time(max(s.now(), int64(v.CreatedAt)))
 	if err := sqldb.Update(tx, "conversations", v, sqldb.Column{Name: "id", Field: &v.ID}); err != nil {

@@ -185,11 +185,16 @@ func (s *Service) dropTask(tx *sqldb.Tx, c Caller, taskID string) error {
 	if err != nil {
 		return err
 	}
-	for _, statement := range []string{"DELETE FROM tasks WHERE id = $1", "DELETE FROM tags WHERE entity = $1"} {
+	for _, statement := range []string{
+		"UPDATE conversations SET current_task_id = '' WHERE id = (SELECT conversation_id FROM tasks WHERE id = $1) AND current_task_id = $1",
+		"DELETE FROM tasks WHERE id = $1",
+		"DELETE FROM tags WHERE entity = $1",
+	} {
 		if _, err := tx.Exec(statement, t.ID); err != nil {
 			return err
 		}
 	}
+	tx.AfterCommit(func() { s.conversations.Drop(t.ConversationID) })
 	if _, err := s.Timers.Cancel(tx, timerTaskTimeout, t.ID); err != nil {
 		return err
 	}

@@ -56,7 +56,26 @@ func TestTasks(t *testing.T) {
 		if got := r.pages(botOfB, tasksPath, "tasks", nil); got != nil {
 			r.Errorf("another bot lists %v", got)
 		}
+		convPath := "/v1/chat/conversations/" + conv
+		if got := r.ok(botOfA, "PUT", convPath, fmt.Sprintf(`{"currentTaskId":%q}`, full["id"]), "conversation"); got["currentTaskId"] != full["id"] {
+			r.Errorf("the conversation is %v", got)
+		}
+		if got := r.ok(botOfA, "PUT", convPath, `{"tags":{"seen":"1"}}`, "conversation"); got["currentTaskId"] != full["id"] {
+			r.Errorf("after another change it is %v", got)
+		}
+		elsewhere := r.conversation(hookOfA, "hook", `{}`)
+		for at, c := range map[string]struct{ task, kind string }{
+			convPath:                              {id.New("task"), "ReferenceNotFound"},
+			"/v1/chat/conversations/" + elsewhere: {plain["id"].(string), "RelationConflict"},
+		} {
+			if status, out := r.do(botOfA, "PUT", at, fmt.Sprintf(`{"currentTaskId":%q}`, c.task)); out["type"] != c.kind {
+				r.Errorf("the current task %s: %d %v, want %s", c.task, status, out, c.kind)
+			}
+		}
 		r.ok(botOfA, "DELETE", path, "{}", "")
+		if got := r.ok(botOfA, "GET", convPath, "", "conversation"); got["currentTaskId"] != nil {
+			r.Errorf("the current task was deleted and the conversation is %v", got)
+		}
 		if status, _ := r.do(botOfA, "GET", path, ""); status != 404 {
 			r.Errorf("a deleted task answers %d", status)
 		}

@@ -624,7 +624,7 @@ func TestConcurrentGetOrCreateMakesOneWorkflow(t *testing.T) {
 		rigs := []*rig{newRig(t, a), newRig(t, b)}
 		for _, body := range []string{
 			`{"name":"w","status":"listening","tags":{"key":"k"}}`, `{"name":"plain","status":"listening","discriminateByStatusGroup":"active"}`,
-			`{"name":"w","status":"listening","tags":{"key":"j","n":"%d"},"discriminateByTags":["key"]}`,
+			`{"name":"w","status":"listening","tags":{"key":"j","nr":"%d"},"discriminateByTags":["key"]}`,
 		} {
 			var mu sync.Mutex
 			seen := map[any]bool{}

@@ -47,6 +47,8 @@ CREATE INDEX tasks_conversation ON tasks (conversation_id, created_at, id);
 CREATE INDEX tasks_user ON tasks (user_id, created_at, id) WHERE user_id <> '';
 CREATE INDEX tasks_parent ON tasks (parent_id, created_at, id) WHERE parent_id <> '';
 
+ALTER TABLE conversations ADD COLUMN current_task_id TEXT NOT NULL DEFAULT '';
+
 -- Somebody waits for the end of the event: a workflow is bound to it.
 ALTER TABLE events ADD COLUMN awaited BOOLEAN NOT NULL DEFAULT FALSE;
 CREATE INDEX events_workflow ON events (workflow_id, id) WHERE workflow_id <> '';
