@@ -170,7 +170,7 @@ func (r *rules) versions(ctx context.Context, d *bot.Definition) (all []*catalog
 }
 
 func declare(d *bot.Definition, versions []*catalog.Integration) declared {
-	out := declared{d, versions, map[string]*messaging.Rules{"": {Tags: d.EntityTags, States: d.States, Events: d.Events}}}
+	out := declared{d, versions, map[string]*messaging.Rules{"": {Tags: d.EntityTags, States: d.States, Events: d.Events, Subscriptions: d.Subscriptions}}}
 	for i, in := range d.Installations {
 		v := versions[i]
 		if v == nil {

@@ -29,7 +29,7 @@ type Definition struct {
 	States     map[string]string         // name → type
 	Events     map[string]bool           // its own
 	Actions    map[string]Action         // its own
-	// Subscriptions are the events of installations that the bot wants; nil = all.
+	// Subscriptions are the events of installations that the bot wants; none = all.
 	Subscriptions map[string]bool
 	Installations []Installation // removed ones included, the oldest first
 }

@@ -20,7 +20,8 @@ type NewEvent struct {
 	WorkflowID                        string // told to go on when the event is over, if it listens
 }
 
-// AddEvent makes an event that is pending for the bot.
+// AddEvent makes an event that is pending for the bot, or ignored if the bot
+// does not want it.
 func (s *Service) AddEvent(tx *sqldb.Tx, c Caller, in NewEvent) (*Event, error) {
 	owner, bare, err := c.eventType(in.Type)
 	if err != nil {
@@ -40,6 +41,9 @@ func (s *Service) AddEvent(tx *sqldb.Tx, c Caller, in NewEvent) (*Event, error) 
 	e := &Event{
 		ID: id.At("evt", now), CreatedAt: api.Time(now), BareType: bare, Payload: in.Payload, Status: Pending, BotID: c.Bot.ID, InstallationID: owner,
 		ConversationID: in.ConversationID, UserID: in.UserID, MessageID: in.MessageID, WorkflowID: in.WorkflowID,
+	}
+	if c.ignores(bare) {
+		e.Status, e.Reason = Ignored, unsubscribed
 	}
 	return e.As(c), s.addEvent(tx, e)
 }
@@ -69,20 +73,24 @@ func (s *Service) checkReferences(q sqldb.Q, c Caller, in NewEvent) error {
 	return nil
 }
 
-// addEvent puts an event behind the others of its lane.
+// addEvent puts an event behind the others of its lane. One that nobody is to
+// be told of only takes its place among those of its conversation.
 func (s *Service) addEvent(tx *sqldb.Tx, e *Event) error {
 	if e.BareType == "" {
 		e.BareType = e.Type
 	}
 	l := lane(e)
-	seq, err := s.Delivery.Enqueue(tx, l)
-	if err != nil {
-		return err
+	e.Lane, e.LaneSeq = l.Key, 1
+	if e.Status == Pending || !l.Ephemeral {
+		seq, err := s.Delivery.Enqueue(tx, l)
+		if err != nil {
+			return err
+		}
+		e.LaneSeq = seq
 	}
-	e.Lane, e.LaneSeq = l.Key, seq
-	_, err = tx.Exec(`INSERT INTO events (id, bot_id, installation_id, type, payload, conversation_id, user_id, message_id, workflow_id, status, failure_reason, lane, lane_seq, attempts, created_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, '', $11, $12, 0, $13)`,
-		e.ID, e.BotID, e.InstallationID, e.BareType, string(e.Payload), e.ConversationID, e.UserID, e.MessageID, e.WorkflowID, e.Status, e.Lane, e.LaneSeq, int64(e.CreatedAt))
+	_, err := tx.Exec(`INSERT INTO events (id, bot_id, installation_id, type, payload, conversation_id, user_id, message_id, workflow_id, status, failure_reason, lane, lane_seq, attempts, created_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0, $14)`,
+		e.ID, e.BotID, e.InstallationID, e.BareType, string(e.Payload), e.ConversationID, e.UserID, e.MessageID, e.WorkflowID, e.Status, e.Reason, e.Lane, e.LaneSeq, int64(e.CreatedAt))
 	return err
 }
 

@@ -39,6 +39,9 @@ type Rules struct {
 	States   map[string]string         // name → type
 	Channels map[string]bool
 	Events   map[string]bool
+	// Subscriptions are the events of installations that the bot wants to hear
+	// of, as it sees them; none = all.
+	Subscriptions map[string]bool
 	// Operations are those that the installation asks to be told of besides.
 	Operations map[string]bool
 }
@@ -146,6 +149,8 @@ type Caller struct {
 	Bot          *auth.Bot
 	Installation *auth.Installation // nil = the bot itself
 	Rules        *Rules             // what the caller declares
+	// Subscriptions are those of the bot; see Rules.
+	Subscriptions map[string]bool
 }
 
 // Caller finds out who ctx acts as.
@@ -169,8 +174,15 @@ func (s *Service) CallerFor(ctx context.Context, botID, installationID string) (
 			return Caller{}, fault.Forbidden.New("the integration is no longer installed in the bot")
 		}
 	}
-	c.Rules, err = s.Directory.Rules(ctx, botID, installationID)
-	return c, err
+	if c.Rules, err = s.Directory.Rules(ctx, botID, installationID); err != nil {
+		return c, err
+	}
+	ofBot, err := s.Directory.Rules(ctx, botID, "")
+	if err != nil {
+		return c, err
+	}
+	c.Subscriptions = ofBot.Subscriptions
+	return c, nil
 }
 
 func installation(b *auth.Bot, id string) *auth.Installation {

@@ -34,6 +34,13 @@ func (r *rig) tagValues(who as, kind, key string, between func()) []string {
 	}
 }
 
+// declare sets what botA declares; nil is nothing.
+func (r *rig) declare(rules *Rules) {
+	r.town.mu.Lock()
+	defer r.town.mu.Unlock()
+	r.town.rules[botA] = rules
+}
+
 func TestTagValuesInEachView(t *testing.T) {
 	each(t, func(r *rig) {
 		for _, fid := range []string{"u2", "u1", "U3"} {
@@ -75,11 +82,11 @@ func TestTagValuesInEachView(t *testing.T) {
 				r.Errorf("%v lists %s of %s: %s", c.who, c.key, c.kind, diff)
 			}
 		}
-		r.town.rules[botA] = &Rules{Tags: map[string]map[string]int{"user": {"vip": 500}}}
+		r.declare(&Rules{Tags: map[string]map[string]int{"user": {"vip": 500}}})
 		if got := r.tagValues(botOfA, "user", "tier", nil); len(got) != 0 {
 			r.Errorf("a tag that the bot no longer declares has %v", got)
 		}
-		delete(r.town.rules, botA)
+		r.declare(nil)
 		r.ok(hookOfA, "PUT", "/v1/chat/users/"+hooked, `{"tags":{"fid":"h9","lang":""}}`, "user")
 		if got := r.tagValues(hookOfA, "user", "fid", nil); cmp.Diff([]string{"h2", "h9"}, got) != "" {
 			r.Errorf("after a change: %v", got)
@@ -153,10 +160,8 @@ func TestTagValuesRefuse(t *testing.T) {
 func TestTagRulesInEachView(t *testing.T) {
 	each(t, func(r *rig) {
 		long := strings.Repeat("é", 500)
-		r.town.rules[botA] = &Rules{Tags: map[string]map[string]int{}}
-		for _, kind := range []string{"user", "conversation", "message"} {
-			r.town.rules[botA].Tags[kind] = map[string]int{"tier": 500, "note": 500}
-		}
+		declared := map[string]int{"tier": 500, "note": 500}
+		r.declare(&Rules{Tags: map[string]map[string]int{"user": declared, "conversation": declared, "message": declared}})
 		conv, user := r.conversation(chatOfA, "channel", `{"fid":"c"}`), r.user(chatOfA, `{"fid":"u"}`)
 		m := r.message(chatOfA, conv, user, "x")["id"].(string)
 		hookConv, hookUser := r.conversation(hookOfA, "hook", `{"fid":"c"}`), r.user(hookOfA, `{"fid":"u"}`)
