@@ -4,7 +4,12 @@ const sdk = require('@botpress/sdk')
 
 const tell = (what) => process.send?.(what)
 const bot = new sdk.Bot({
-  actions: {},
+  actions: {
+    add: async ({ input }) => {
+      if (input.a < 0) throw new sdk.RuntimeError('no negative numbers')
+      return { sum: input.wrong ? 'much' : input.a + input.b }
+    },
+  },
   plugins: {},
   register: async () => tell({ kind: 'register' }),
 })
@@ -81,6 +86,42 @@ bot.on.event('chat:custom', async ({ event, client }) => {
   tell({ kind: 'event', type: event.type, payload: event.payload, conversationId: event.conversationId })
   await client.callAction({ type: 'chat:sendEvent', input: { conversationId: event.conversationId, payload: event.payload.payload } })
 })
+
+const hear = (what) => async (props) => {
+  const { workflow, event, conversation, user } = props
+  tell({ kind: 'workflow', what, id: workflow.id, status: workflow.status, of: event.workflowId, conversation: conversation?.id, user: user?.id, inConversation: event.conversationId })
+  await work[workflow.name]?.[what]?.(props)
+}
+// What the workflows do, by name.
+const work = {
+  rounds: {
+    start: ({ workflow }) => workflow.acknowledgeStartOfProcessing(),
+    continue: async ({ workflow, client }) => {
+      const key = { type: 'workflow', id: workflow.id, name: 'progress' }
+      const { state } = await client.getOrSetState({ ...key, payload: { n: 0 } })
+      const n = state.payload.n + 1
+      await client.setState({ ...key, payload: { n } })
+      if (n === workflow.input.rounds) await workflow.setCompleted({ output: { n } })
+    },
+  },
+  listens: {
+    start: ({ workflow, client }) => client.updateWorkflow({ id: workflow.id, status: 'listening' }),
+    continue: ({ workflow }) => workflow.setCompleted({ output: { heard: true } }),
+  },
+  late: { timeout: ({ workflow }) => workflow.setFailed({ failureReason: 'no time left' }) },
+  stumbles: {
+    start: async ({ workflow }) => {
+      await workflow.acknowledgeStartOfProcessing()
+      throw new Error('this handler fails after it has acknowledged')
+    },
+    continue: ({ workflow }) => workflow.setCompleted(),
+  },
+}
+for (const name of Object.keys(work)) {
+  bot.on.workflowStart(name, hear('start'))
+  bot.on.workflowContinue(name, hear('continue'))
+  bot.on.workflowTimeout(name, hear('timeout'))
+}
 
 bot.start(Number(process.env.PORT ?? 0)).then((server) => {
   const ready = () => tell({ kind: 'ready', port: server.address().port })
