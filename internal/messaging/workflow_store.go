@@ -2,6 +2,7 @@ package messaging
 
 import (
 	"errors"
+	"strings"
 
 	"parley/internal/api"
 	"parley/internal/id"
@@ -152,20 +153,20 @@ func newWorkflowKey(c Caller, in newWorkflow, by []string, group string) (workfl
 // find returns the newest workflow that k means, nil if there is none.
 func (k workflowKey) find(q sqldb.Q, c Caller) (*Workflow, error) {
 	w := &sqldb.Where{}
-	from := "workflows e"
+	from, order := "workflows e", "e.created_at DESC, e.id DESC"
 	if len(k.tags) > 0 {
-		w, from = k.where(c, tag.Workflow), "tags t JOIN workflows e ON e.id = t.entity"
+		w, from, order = k.where(c, tag.Workflow), "tags t JOIN workflows e ON e.id = t.entity", "t.created_at DESC, t.entity DESC"
 	}
 	w.And("e.bot_id = ? AND e.name = ?", c.Bot.ID, k.name)
 	if k.group != "" {
-		w.And("e.status IN " + sqldb.In(w, workflowGroups[k.group]))
+		w.And("e.status IN ('" + strings.Join(workflowGroups[k.group], "', '") + "')") // literals, so that the partial index serves it
 	}
 	if k.whole {
 		set := tag.Set{}
 		set.Apply("", k.tags)
 		w.And("e.tags = ?", sqldb.JSON(&set)) // as Insert writes it
 	}
-	ids, err := column(q, "SELECT e.id FROM "+from+" "+w.String()+" ORDER BY e.created_at DESC, e.id DESC LIMIT 1", w.Args...)
+	ids, err := column(q, "SELECT e.id FROM "+from+" "+w.String()+" ORDER BY "+order+" LIMIT 1", w.Args...)
 	if err != nil || len(ids) == 0 {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ CREATE TABLE workflows (
 );
 CREATE INDEX workflows_created ON workflows (bot_id, created_at, id);
 CREATE INDEX workflows_name ON workflows (bot_id, name, created_at, id);
+CREATE INDEX workflows_active ON workflows (bot_id, name, created_at, id) WHERE status IN ('pending', 'in_progress', 'listening', 'paused');
 CREATE INDEX workflows_conversation ON workflows (conversation_id, created_at, id) WHERE conversation_id <> '';
 CREATE INDEX workflows_user ON workflows (user_id, created_at, id) WHERE user_id <> '';
 CREATE INDEX workflows_parent ON workflows (parent_id, created_at, id) WHERE parent_id <> '';
