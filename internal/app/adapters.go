@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -122,7 +121,7 @@ type rules struct {
 
 type declared struct {
 	from     *bot.Definition
-	versions []*catalog.Integration      // of its installations, in their order
+	versions []*catalog.Integration      // of its installations, nil where one was deleted
 	by       map[string]*messaging.Rules // installation, "" = the bot itself
 }
 
@@ -136,57 +135,73 @@ func (r *rules) Rules(ctx context.Context, botID, installationID string) (*messa
 	if err != nil || d == nil {
 		return &messaging.Rules{}, err
 	}
-	versions, err := r.versions(ctx, d)
-	if err != nil {
-		return nil, err
-	}
 	r.mu.RLock()
 	made := r.made[botID]
 	r.mu.RUnlock()
-	if made.from != d || !slices.Equal(made.versions, versions) {
-		made = declare(d, versions)
-		r.mu.Lock()
-		if len(r.made) >= maxRules {
-			clear(r.made)
-		}
-		r.made[botID] = made
-		r.mu.Unlock()
+	if current, err := r.current(ctx, made, d); err != nil || current {
+		return made.rules(installationID), err
 	}
-	if found := made.by[installationID]; found != nil {
-		return found, nil
+	if made, err = r.declare(ctx, d); err != nil {
+		return nil, err
 	}
-	return &messaging.Rules{}, nil
+	r.mu.Lock()
+	if len(r.made) >= maxRules {
+		clear(r.made)
+	}
+	r.made[botID] = made
+	r.mu.Unlock()
+	return made.rules(installationID), nil
 }
 
-// versions are what is installed in a bot, nil where a version was deleted.
-func (r *rules) versions(ctx context.Context, d *bot.Definition) (all []*catalog.Integration, err error) {
-	all = make([]*catalog.Integration, len(d.Installations))
-	for i, in := range d.Installations {
-		if all[i], err = r.p.catalog.Lookup(ctx, in.IntegrationID); err != nil {
-			return nil, err
-		}
+func (m declared) rules(installationID string) *messaging.Rules {
+	if found := m.by[installationID]; found != nil {
+		return found
 	}
-	return all, nil
+	return &messaging.Rules{}
 }
 
-func declare(d *bot.Definition, versions []*catalog.Integration) declared {
-	out := declared{d, versions, map[string]*messaging.Rules{"": {Tags: d.EntityTags, States: d.States, Events: d.Events, Subscriptions: d.Subscriptions}}}
-	for i, in := range d.Installations {
-		v := versions[i]
-		if v == nil {
-			continue // a version that was deleted declares nothing
+// current reports whether neither the bot nor what is installed in it has
+// changed. A version that was deleted never comes back.
+func (r *rules) current(ctx context.Context, m declared, d *bot.Definition) (bool, error) {
+	if m.from != d {
+		return false, nil
+	}
+	for _, was := range m.versions {
+		if was == nil {
+			continue
 		}
-		one := &messaging.Rules{Tags: v.Tags(), States: map[string]string{}, Channels: map[string]bool{}, Events: map[string]bool{}}
-		for name, s := range v.States {
-			one.States[name] = s.Type
+		if now, err := r.p.catalog.Lookup(ctx, was.ID); err != nil || now != was {
+			return false, err
 		}
-		for name := range v.Channels {
-			one.Channels[name] = true
+	}
+	return true, nil
+}
+
+func (r *rules) declare(ctx context.Context, d *bot.Definition) (declared, error) {
+	out := declared{from: d, by: map[string]*messaging.Rules{"": {Tags: d.EntityTags, States: d.States, Events: d.Events, Subscriptions: d.Subscriptions}}}
+	for _, in := range d.Installations {
+		v, err := r.p.catalog.Lookup(ctx, in.IntegrationID)
+		if err != nil {
+			return declared{}, err
 		}
-		for name := range v.Events {
-			one.Events[name] = true
+		out.versions = append(out.versions, v)
+		if v != nil { // a version that was deleted declares nothing
+			out.by[in.ID] = rulesOf(v)
 		}
-		out.by[in.ID] = one
+	}
+	return out, nil
+}
+
+func rulesOf(v *catalog.Integration) *messaging.Rules {
+	out := &messaging.Rules{Tags: v.Tags(), States: map[string]string{}, Channels: map[string]bool{}, Events: map[string]bool{}, Operations: v.ExtraOperations}
+	for name, s := range v.States {
+		out.States[name] = s.Type
+	}
+	for name := range v.Channels {
+		out.Channels[name] = true
+	}
+	for name := range v.Events {
+		out.Events[name] = true
 	}
 	return out
 }

@@ -87,9 +87,29 @@ func (p *parts) makeCatalog() (err error) {
 		Deleting: func(tx *sqldb.Tx, integrationID string) error {
 			return p.workspace.ForgetIntegration(tx, integrationID)
 		},
+		// Where it runs may have changed: what waits for it is tried at once.
+		Changed: func(integrationID string) {
+			p.db.WriteSoon(func(tx *sqldb.Tx) error { return p.resetInstallations(tx, integrationID) }, nil)
+		},
 		Now: p.now, Log: p.log, MaxAge: p.maxAge,
 	})
 	return err
+}
+
+// resetInstallations closes the breakers of everybody who has a version installed.
+func (p *parts) resetInstallations(tx *sqldb.Tx, integrationID string) error {
+	all, err := p.bot.Installed(tx, integrationID)
+	if err != nil {
+		return err
+	}
+	for _, installationID := range all {
+		for _, endpointID := range []string{bot.InstallationEndpoint(installationID), bot.RegistrationEndpoint(installationID)} {
+			if err := p.delivery.Reset(tx, endpointID); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (p *parts) makeBot() (err error) {

@@ -116,6 +116,24 @@ func (s *Service) InstalledIn(q sqldb.Q, integrationID string) ([]string, error)
 	return all, err
 }
 
+// Installed lists the ids of the installations of a version of an integration.
+func (s *Service) Installed(q sqldb.Q, integrationID string) ([]string, error) {
+	rows, err := sqldb.Select[installationID](q, "installations", "WHERE integration_id = $1 AND NOT removed", integrationID)
+	all := make([]string, len(rows))
+	for i, r := range rows {
+		all[i] = r.id
+	}
+	return all, err
+}
+
+// installationID is the id of an installation.
+type installationID struct{ id string }
+
+// Columns binds a column of table installations.
+func (i *installationID) Columns() []sqldb.Column {
+	return []sqldb.Column{{Name: "id", Field: &i.id}}
+}
+
 // home is the workspace of a bot.
 type home struct{ workspaceID string }
 
