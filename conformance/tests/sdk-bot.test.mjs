@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { after, before } from 'node:test'
 import { startBot } from '../lib/bot.mjs'
-import { admin, fromBot, fromUser, makeBot, ofType, talk, test, until } from '../lib/parley.mjs'
+import { admin, fromBot, fromUser, makeBot, ofType, rejects, talk, test, until } from '../lib/parley.mjs'
 
 let program
 let bot
@@ -206,4 +206,18 @@ test('long texts outside ASCII reach the bot unharmed', async () => {
   assert.equal(data.payload.text, `You said: ${text}`)
   assert.equal((await handled(id, 1))[0].text, text)
   await close()
+})
+
+test('the bot’s own actions: called by a person, held against their schemas, forbidden to integrations', async () => {
+  const numbers = (...names) => ({ type: 'object', properties: Object.fromEntries(names.map((n) => [n, { type: 'number' }])), required: names })
+  const own = await makeBot({ url: program.url, actions: { add: { input: { schema: numbers('a', 'b') }, output: { schema: numbers('sum') } } } })
+  const call = (input, client = own.client, type = 'add') => client.callAction({ type, input })
+  assert.deepEqual(await call({ a: 1, b: 2 }), { output: { sum: 3 }, meta: { cached: false } })
+  await rejects(call({ a: -1, b: 2 }), 'Runtime', /^no negative numbers$/)
+  await rejects(call({ a: 'x', b: 2 }), 'InvalidDataFormat', /input\.a/)
+  await rejects(call({ a: 1, b: 2, wrong: true }), 'InvalidDataFormat', /output\.sum/)
+  await rejects(call({}, own.client, 'nope'), 'InvalidPayload', /add/)
+  await rejects(call({ a: 1, b: 2 }, own.integration), 'Forbidden')
+  const bad = admin().updateBot({ id: own.id, actions: { add: { input: { schema: { type: 'nonsense' } }, output: { schema: {} } } } })
+  await rejects(bad, 'InvalidJsonSchema', /actions\.add\.input\.schema/)
 })
