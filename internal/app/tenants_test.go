@@ -56,6 +56,7 @@ var walks = map[string]walk{
 	"runtime/removeParticipant":         {},
 	"runtime/createEvent":               {body: `{"type":"custom","payload":{},"conversationId":"{conversation}","userId":"{user}","messageId":"{message}"}`},
 	"runtime/getEvent":                  {},
+	"runtime/cancelScheduledEvent":      {as: asInstallation},
 	"runtime/listEvents":                {query: "conversationId={conversation}&userId={user}&messageId={message}"},
 	"runtime/createMessage":             {as: asInstallation, body: `{"type":"text","payload":{"text":"x"},"tags":{},"conversationId":"{conversation}","userId":"{user}"}`},
 	"runtime/getOrCreateMessage":        {as: asInstallation, body: `{"type":"text","payload":{"text":"x"},"tags":{"fid":"f"},"conversationId":"{conversation}","userId":"{user}"}`},
@@ -252,6 +253,8 @@ func (s *server) settle(p place) place {
 	p["message"] = id
 	get(&id, walk{as: asVisitor}, "POST", p["door"]+"/events", `{"conversationId":"`+p["conversation"]+`","payload":{"a":1}}`, "event")
 	p["event"] = id
+	get(&id, walk{as: asInstallation}, "POST", "/v1/chat/events", `{"type":"custom","payload":{"a":"only for the owner"},"conversationId":"`+p["conversation"]+`","schedule":{"delay":3600000}}`, "event")
+	p["scheduled"] = id
 	get(&id, walk{as: asBot}, "POST", "/v1/chat/workflows", `{"name":"w","status":"listening","input":{"a":"only for the owner"}}`, "workflow")
 	p["workflow"] = id
 	get(&id, walk{as: asBot}, "POST", "/v1/chat/tasks", `{"type":"t","title":"only for the owner","conversationId":"`+p["conversation"]+`"}`, "task")
@@ -413,7 +416,7 @@ func (s *server) trespass(op spec.Operation, w walk, stranger string, who, victi
 		leaks := !w.open && status < 300 && len(names) > 0
 		if leaks && op.Method == "GET" && w.query != "" {
 			leaks = false // a filter that matches nothing
-			for _, member := range []string{"user", "conversation", "message", "event", "friend", "workflow", "task"} {
+			for _, member := range []string{"user", "conversation", "message", "event", "scheduled", "friend", "workflow", "task"} {
 				leaks = leaks || strings.Contains(text, `"id":"`+victim[member]+`"`) && who[member] != victim[member]
 			}
 		}
@@ -470,7 +473,7 @@ func (s *server) rows(p place) []string {
 			var text string
 			must(s.t, rows.Scan(&text))
 			if strings.Contains(text, p["user"]) || strings.Contains(text, p["conversation"]) || strings.Contains(text, p["message"]) ||
-				strings.Contains(text, p["event"]) || strings.Contains(text, p["workflow"]) || strings.Contains(text, p["task"]) || (table == "bots" || table == "installations") && strings.Contains(text, p["bot"]) ||
+				strings.Contains(text, p["event"]) || strings.Contains(text, p["scheduled"]) || strings.Contains(text, p["workflow"]) || strings.Contains(text, p["task"]) || (table == "bots" || table == "installations") && strings.Contains(text, p["bot"]) ||
 				(table == "workspaces" || table == "tokens" || table == "integrations") && (strings.Contains(text, p["workspace"]) || strings.Contains(text, p["token"])) {
 				out = append(out, table+": "+text)
 			}

@@ -385,7 +385,6 @@ func TestEvents(t *testing.T) {
 			"unknown user":         {botOfA, `{"type":"x","payload":{},"userId":"` + id.New("user") + `"}`, "ReferenceNotFound"},
 			"unknown message":      {botOfA, `{"type":"x","payload":{},"messageId":"` + id.New("msg") + `"}`, "ReferenceNotFound"},
 			"unknown workflow":     {botOfA, `{"type":"x","payload":{},"workflowId":"` + id.New("wrkflow") + `"}`, "ReferenceNotFound"},
-			"scheduled":            {botOfA, `{"type":"x","payload":{},"schedule":{"delay":1}}`, "InvalidPayload"},
 		} {
 			if status, out := r.do(c.who, "POST", "/v1/chat/events", c.body); status != 400 || out["type"] != c.kind {
 				r.Errorf("%s: got %d %v, want %s", name, status, out, c.kind)

@@ -14,6 +14,8 @@ const (
 	Processed = "processed"
 	Ignored   = "ignored"
 	Failed    = "failed"
+	Scheduled = "scheduled" // pending at its time
+	Canceled  = "canceled"  // before its time
 )
 
 // Types of events that only the server makes.
@@ -43,6 +45,7 @@ type Event struct {
 	Lane           string `json:"-"`
 	LaneSeq        int64  `json:"-"`
 	Attempts       int64  `json:"-"`
+	PendingAt      int64  `json:"-"` // when it fired, if it was scheduled
 }
 
 // Columns binds the columns of table events.
@@ -63,6 +66,7 @@ func (e *Event) Columns() []sqldb.Column {
 		{Name: "lane_seq", Field: &e.LaneSeq},
 		{Name: "attempts", Field: &e.Attempts},
 		{Name: "created_at", Field: (*int64)(&e.CreatedAt)},
+		{Name: "pending_at", Field: &e.PendingAt},
 	}
 }
 

@@ -18,6 +18,7 @@ func (s *Service) eventOps() []api.Op {
 		api.Handle("createEvent", "POST /v1/chat/events", auth.Runtime, s.createEvent, api.Created, api.Doc("Creates an event for the bot.")),
 		api.Handle("getEvent", "GET /v1/chat/events/{id}", auth.Runtime, s.getEvent, api.Doc("Returns an event.")),
 		api.Handle("listEvents", "GET /v1/chat/events", auth.Runtime, s.listEvents, api.Doc("Lists events, newest first.")),
+		api.Handle("cancelScheduledEvent", "DELETE /v1/chat/events/scheduled/{id}", auth.Runtime, s.cancelScheduledEvent, api.Doc("Cancels an event that is scheduled.")),
 	}
 }
 
@@ -40,7 +41,8 @@ func (s *Service) createEvent(ctx context.Context, in createEventInput) (eventRe
 	if err != nil {
 		return eventResult{}, err
 	}
-	if err := in.Schedule.check(); err != nil {
+	due, err := in.Schedule.due(s.now())
+	if err != nil {
 		return eventResult{}, err
 	}
 	if err := checkPayload("payload", in.Payload); err != nil {
@@ -49,7 +51,7 @@ func (s *Service) createEvent(ctx context.Context, in createEventInput) (eventRe
 	if _, _, err := c.eventType(in.Type); err != nil {
 		return eventResult{}, err
 	}
-	e := NewEvent{in.Type, in.Payload, in.ConversationID, in.UserID, in.MessageID, in.WorkflowID}
+	e := NewEvent{Type: in.Type, Payload: in.Payload, ConversationID: in.ConversationID, UserID: in.UserID, MessageID: in.MessageID, WorkflowID: in.WorkflowID, Due: due}
 	if err := s.checkReferences(s.DB.Reader(ctx), c, e); err != nil {
 		return eventResult{}, err
 	}
@@ -66,6 +68,23 @@ func (s *Service) getEvent(ctx context.Context, in ref) (eventResult, error) {
 	}
 	e, err := s.Event(s.DB.Reader(ctx), c, in.ID)
 	return eventResult{e}, err
+}
+
+func (s *Service) cancelScheduledEvent(ctx context.Context, in ref) (none, error) {
+	c, err := s.Caller(ctx)
+	if err != nil {
+		return none{}, err
+	}
+	e, err := s.Event(s.DB.Reader(ctx), c, in.ID)
+	if err == nil {
+		err = e.cancelable()
+	}
+	if err != nil {
+		return none{}, err
+	}
+	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (none, error) {
+		return none{}, s.cancelEvent(tx, c, in.ID)
+	})
 }
 
 // clockSkew bounds how far the clocks of two servers may lie apart.
@@ -117,7 +136,10 @@ func (s *Service) listEvents(ctx context.Context, in listEventsInput) (eventsRes
 	}
 	if in.Status != "" {
 		l.And("e.status = ?", in.Status)
-		if in.Status != Processed && l.key == "" {
+		switch {
+		case in.Status == Scheduled && l.key != "":
+			l.And("e.lane_seq = 0") // none of them has its place yet
+		case in.Status != Processed && l.key == "":
 			l.Where.And("e.status <> 'processed'") // a literal, so that the partial index serves it
 		}
 	}

@@ -18,10 +18,11 @@ type NewEvent struct {
 	Payload                           api.Object
 	ConversationID, UserID, MessageID string
 	WorkflowID                        string // told to go on when the event is over, if it listens
+	Due                               int64  // when it becomes pending, 0 = at once
 }
 
-// AddEvent makes an event that is pending for the bot, or ignored if the bot
-// does not want it.
+// AddEvent makes an event that is pending for the bot, or scheduled, or ignored
+// if the bot does not want it.
 func (s *Service) AddEvent(tx *sqldb.Tx, c Caller, in NewEvent) (*Event, error) {
 	owner, bare, err := c.eventType(in.Type)
 	if err != nil {
@@ -42,7 +43,13 @@ func (s *Service) AddEvent(tx *sqldb.Tx, c Caller, in NewEvent) (*Event, error) 
 		ID: id.At("evt", now), CreatedAt: api.Time(now), BareType: bare, Payload: in.Payload, Status: Pending, BotID: c.Bot.ID, InstallationID: owner,
 		ConversationID: in.ConversationID, UserID: in.UserID, MessageID: in.MessageID, WorkflowID: in.WorkflowID,
 	}
-	if c.ignores(bare) {
+	switch {
+	case in.Due != 0:
+		e.Status = Scheduled
+		if err := s.atTime(tx, timerEvent, e.BotID, e.ID, e.ConversationID, in.Due); err != nil {
+			return nil, err
+		}
+	case c.ignores(bare):
 		e.Status, e.Reason = Ignored, unsubscribed
 	}
 	return e.As(c), s.addEvent(tx, e)
@@ -74,19 +81,24 @@ func (s *Service) checkReferences(q sqldb.Q, c Caller, in NewEvent) error {
 }
 
 // addEvent puts an event behind the others of its lane. One that nobody is to
-// be told of only takes its place among those of its conversation.
+// be told of only takes its place among those of its conversation, and one that
+// is scheduled has none yet.
 func (s *Service) addEvent(tx *sqldb.Tx, e *Event) error {
 	if e.BareType == "" {
 		e.BareType = e.Type
 	}
 	l := lane(e)
-	e.Lane, e.LaneSeq = l.Key, 1
-	if e.Status == Pending || !l.Ephemeral {
+	e.Lane = l.Key
+	switch {
+	case e.Status == Scheduled:
+	case e.Status == Pending || !l.Ephemeral:
 		seq, err := s.Delivery.Enqueue(tx, l)
 		if err != nil {
 			return err
 		}
 		e.LaneSeq = seq
+	default:
+		e.LaneSeq = 1
 	}
 	_, err := tx.Exec(`INSERT INTO events (id, bot_id, installation_id, type, payload, conversation_id, user_id, message_id, workflow_id, status, failure_reason, lane, lane_seq, attempts, created_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0, $14)`,

@@ -6,7 +6,6 @@ import (
 
 	"parley/internal/api"
 	"parley/internal/auth"
-	"parley/internal/fault"
 	"parley/internal/once"
 	"parley/internal/page"
 	"parley/internal/sqldb"
@@ -29,19 +28,6 @@ type messageResult struct {
 	Message *Message `json:"message"`
 }
 
-// schedule is when a message or event is to be made; not built yet.
-type schedule struct {
-	DateTime string   `json:"dateTime,omitempty"`
-	Delay    *float64 `json:"delay,omitempty"`
-}
-
-func (in *schedule) check() error {
-	if in == nil {
-		return nil
-	}
-	return fault.InvalidPayload.New("schedule is planned and not built yet in this version of Parley; leave it out")
-}
-
 type createMessageInput struct {
 	Payload        api.Object        `json:"payload"`
 	UserID         string            `json:"userId" format:"id"`
@@ -52,9 +38,10 @@ type createMessageInput struct {
 	Origin         string            `json:"origin,omitempty" enum:"synthetic"`
 }
 
-func (in createMessageInput) message() (NewMessage, error) {
+func (in createMessageInput) message(now int64) (NewMessage, error) {
 	m := NewMessage{ConversationID: in.ConversationID, UserID: in.UserID, Type: in.Type, Origin: in.Origin, Payload: in.Payload, Tags: in.Tags}
-	if err := in.Schedule.check(); err != nil {
+	var err error
+	if m.Due, err = in.Schedule.due(now); err != nil {
 		return m, err
 	}
 	return m, checkMessage(m)
@@ -65,7 +52,7 @@ func (s *Service) createMessage(ctx context.Context, in createMessageInput) (mes
 	if err != nil {
 		return messageResult{}, err
 	}
-	m, err := in.message()
+	m, err := in.message(s.now())
 	if err != nil {
 		return messageResult{}, err
 	}
@@ -73,7 +60,7 @@ func (s *Service) createMessage(ctx context.Context, in createMessageInput) (mes
 		return messageResult{}, err
 	}
 	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (messageResult, error) {
-		m, err := s.AddMessage(tx, c, m)
+		m, err := s.addOrSchedule(tx, c, m)
 		return messageResult{m}, err
 	})
 }
@@ -94,7 +81,7 @@ func (s *Service) getOrCreateMessage(ctx context.Context, in getOrCreateMessageI
 	if err != nil {
 		return messageResult{}, err
 	}
-	m, err := createMessageInput{in.Payload, in.UserID, in.ConversationID, in.Type, in.Tags, in.Schedule, in.Origin}.message()
+	m, err := createMessageInput{in.Payload, in.UserID, in.ConversationID, in.Type, in.Tags, in.Schedule, in.Origin}.message(s.now())
 	if err != nil {
 		return messageResult{}, err
 	}
@@ -192,10 +179,19 @@ func (s *Service) deleteMessage(ctx context.Context, in ref) (none, error) {
 	if err != nil {
 		return none{}, err
 	}
-	if _, err := s.Message(s.DB.Reader(ctx), c, in.ID); err != nil {
+	promised, err := s.scheduledMessage(s.DB.Reader(ctx), c, in.ID)
+	if err != nil {
 		return none{}, err
 	}
+	if promised == nil {
+		if _, err := s.Message(s.DB.Reader(ctx), c, in.ID); err != nil {
+			return none{}, err
+		}
+	}
 	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (none, error) {
+		if canceled, err := s.cancelMessage(tx, c, in.ID); err != nil || canceled {
+			return none{}, err
+		}
 		return none{}, s.DropMessage(tx, c, in.ID)
 	})
 }

@@ -58,11 +58,17 @@ func (s *Service) getOrAddMessage(tx *sqldb.Tx, c Caller, in NewMessage, key dis
 	if m, err := s.findMessage(tx, c, in, key); err != nil || m != nil {
 		return m, err
 	}
-	return s.AddMessage(tx, c, in)
+	return s.addOrSchedule(tx, c, in)
 }
 
 // findMessage finds the message a get-or-create means, nil if there is none.
+// Promises are looked up first: one that is kept between the two looks is found
+// among the messages.
 func (s *Service) findMessage(q sqldb.Q, c Caller, in NewMessage, key discriminator) (*Message, error) {
+	promised, err := s.findScheduled(q, c, in, key)
+	if err != nil || promised != nil {
+		return promised, err
+	}
 	found, err := key.message(q, c, in.ConversationID)
 	if err != nil || found == "" {
 		return nil, err

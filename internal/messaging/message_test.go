@@ -201,7 +201,7 @@ func TestBadMessagesChangeNothing(t *testing.T) {
 			"tag of another owner":    {strings.Replace(good, `"tags":{}`, `"tags":{"acme/hooky:id":"1"}`, 1), 400, "InvalidPayload", "acme/hooky:id"},
 			"bad tag key":             {strings.Replace(good, `"tags":{}`, `"tags":{"A b":"1"}`, 1), 400, "InvalidIdentifier", "A b"},
 			"unknown origin":          {strings.Replace(good, `{`, `{"origin":"x",`, 1), 400, "InvalidPayload", "origin"},
-			"schedule":                {strings.Replace(good, `{`, `{"schedule":{"delay":5},`, 1), 400, "InvalidPayload", "planned"},
+			"empty schedule":          {strings.Replace(good, `{`, `{"schedule":{},`, 1), 400, "InvalidPayload", "schedule"},
 			"payload over 128 KB":     {strings.Replace(good, `"text":"x"`, `"text":"`+strings.Repeat("x", MaxPayload)+`"`, 1), 413, "PayloadTooLarge", "payload"},
 			"body over 1 MB":          {strings.Replace(good, `"text":"x"`, `"text":"`+strings.Repeat("x", 2<<20)+`"`, 1), 413, "PayloadTooLarge", ""},
 			"deep payload":            {strings.Replace(good, `{"text":"x"}`, strings.Repeat(`{"a":`, 5000)+"1"+strings.Repeat("}", 5000), 1), 400, "InvalidPayload", ""},

@@ -128,6 +128,7 @@ func New(c Config) (*Service, error) {
 	s := &Service{Config: c, wake: make(chan struct{}, 1)}
 	s.openCaches()
 	s.handleWorkflowTimers()
+	s.handleScheduleTimers()
 	return s, nil
 }
 

@@ -30,6 +30,9 @@ type NewMessage struct {
 	// Participant demands that the author takes part in the conversation
 	// already; otherwise the author becomes a participant.
 	Participant bool
+	// Due is when the message is to be made, 0 = at once.
+	Due      int64
+	promised *scheduledMessage // what becomes this message
 }
 
 // Admit checks a message outside the transaction. It reads nothing where the
@@ -64,6 +67,9 @@ func (s *Service) AddMessage(tx *sqldb.Tx, c Caller, in NewMessage) (*Message, e
 	if err != nil {
 		return nil, err
 	}
+	if in.promised != nil {
+		set = in.promised.AllTags.Clone()
+	}
 	h, err := s.advance(tx, c, in.ConversationID, 1, 1, s.now())
 	if err != nil {
 		if fault.Is(err, fault.ResourceNotFound) {
@@ -80,6 +86,9 @@ func (s *Service) AddMessage(tx *sqldb.Tx, c Caller, in NewMessage) (*Message, e
 		ID: id.At("msg", h.lastAt), CreatedAt: api.Time(h.lastAt), UpdatedAt: api.Time(h.lastAt), Type: in.Type, Payload: in.Payload,
 		Direction: c.direction(), UserID: in.UserID, ConversationID: h.conversationID, Origin: in.Origin,
 		BotID: c.Bot.ID, InstallationID: h.installationID, Seq: h.seq, Pos: h.pos, AllTags: set,
+	}
+	if in.promised != nil {
+		m.ID = in.promised.ID
 	}
 	if _, err := tx.Exec(`INSERT INTO messages (id, bot_id, installation_id, conversation_id, user_id, direction, type, payload, tags, origin, seq, signal_pos, created_at, updated_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,

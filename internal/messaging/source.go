@@ -34,7 +34,7 @@ func (s Source) Next(ctx context.Context, lane string, after int64) (*delivery.W
 			return nil, err
 		}
 	}
-	w := &delivery.Work{ID: e.ID, Seq: e.LaneSeq, Attempt: int(e.Attempts) + 1, CreatedAt: int64(e.CreatedAt), Ref: e.BotID}
+	w := &delivery.Work{ID: e.ID, Seq: e.LaneSeq, Attempt: int(e.Attempts) + 1, CreatedAt: max(int64(e.CreatedAt), e.PendingAt), Ref: e.BotID}
 	c, err := s.CallerFor(ctx, e.BotID, "")
 	if err != nil && !fault.Is(err, fault.Forbidden) {
 		return nil, err

@@ -86,7 +86,7 @@ func (s *Service) Sweep(ctx context.Context) (more bool, err error) {
 		case !some:
 			n, err = s.expire(tx)
 		case stone.kind == tag.Conversation:
-			n, err = sweepConversation(tx, stone.botID, stone.id)
+			n, err = s.sweepConversation(tx, stone.botID, stone.id)
 		case stone.kind == tag.User:
 			n, err = sweepUser(tx, stone.id)
 		case stone.kind == tag.Workflow:
@@ -114,13 +114,16 @@ func first(tx *sqldb.Tx, arg any, statements ...string) (int64, error) {
 	return 0, nil
 }
 
-func sweepConversation(tx *sqldb.Tx, botID, conversationID string) (int64, error) {
-	ids, err := column(tx, "SELECT id FROM messages WHERE conversation_id = $1 LIMIT $2", conversationID, chunk/2)
-	if err != nil {
-		return 0, err
-	}
-	if len(ids) > 0 {
-		for _, text := range []string{"DELETE FROM tags WHERE bot_id = $1 AND entity IN ", "DELETE FROM messages WHERE bot_id = $1 AND id IN "} {
+func (s *Service) sweepConversation(tx *sqldb.Tx, botID, conversationID string) (int64, error) {
+	for _, table := range []string{"messages", "scheduled_messages"} {
+		ids, err := column(tx, "SELECT id FROM "+table+" WHERE conversation_id = $1 LIMIT $2", conversationID, chunk/2)
+		if err != nil {
+			return 0, err
+		}
+		if len(ids) == 0 {
+			continue
+		}
+		for _, text := range []string{"DELETE FROM tags WHERE bot_id = $1 AND entity IN ", "DELETE FROM " + table + " WHERE bot_id = $1 AND id IN "} {
 			w := &sqldb.Where{Args: []any{botID}}
 			if _, err := tx.Exec(text+sqldb.In(w, ids), w.Args...); err != nil {
 				return 0, err
@@ -128,9 +131,12 @@ func sweepConversation(tx *sqldb.Tx, botID, conversationID string) (int64, error
 		}
 		return int64(len(ids)), nil
 	}
-	key := lane(&Event{BotID: botID, ConversationID: conversationID}).Key
+	key := conversationLine(botID, conversationID)
+	if n, err := s.Timers.CancelLine(tx, key, chunk); err != nil || n > 0 {
+		return n, err
+	}
 	if n, err := first(tx, key,
-		"DELETE FROM events WHERE lane = $1 AND lane_seq IN (SELECT lane_seq FROM events WHERE lane = $1 LIMIT $2)",
+		"DELETE FROM events WHERE (bot_id, id) IN (SELECT bot_id, id FROM events WHERE lane = $1 LIMIT $2)",
 		"DELETE FROM lanes WHERE key = $1 AND due = 9223372036854775807 AND $2 > 0",
 	); err != nil || n > 0 {
 		return n, err
@@ -176,6 +182,7 @@ func (s *Service) sweepBot(tx *sqldb.Tx, botID string) (int64, error) {
 		"DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE bot_id = $1 LIMIT $2)",
 		"DELETE FROM tags WHERE bot_id = $1 AND entity IN (SELECT entity FROM tags WHERE bot_id = $1 LIMIT $2)",
 		"DELETE FROM analytics WHERE bot_id = $1 AND (day, installation_id, name, shard) IN (SELECT day, installation_id, name, shard FROM analytics WHERE bot_id = $1 LIMIT $2)",
+		"DELETE FROM scheduled_messages WHERE bot_id = $1 AND id IN (SELECT id FROM scheduled_messages WHERE bot_id = $1 LIMIT $2)",
 		"DELETE FROM outbox WHERE bot_id = $1 AND id IN (SELECT id FROM outbox WHERE bot_id = $1 LIMIT $2)",
 		"DELETE FROM action_log WHERE bot_id = $1 AND id IN (SELECT id FROM action_log WHERE bot_id = $1 LIMIT $2)",
 		`DELETE FROM lanes WHERE key IN (SELECT l.key FROM installations i JOIN lanes l ON l.key >= 'inst:' || i.id || ':' AND l.key < 'inst:' || i.id || ';'

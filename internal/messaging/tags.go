@@ -144,8 +144,14 @@ func (d discriminator) candidates(q sqldb.Q, c Caller, kind string) ([]string, e
 
 // message finds the newest message of a conversation that d means, "" if there is none.
 func (d discriminator) message(q sqldb.Q, c Caller, conversationID string) (string, error) {
-	w := d.where(c, tag.Message)
-	w.And("EXISTS (SELECT 1 FROM messages m WHERE m.bot_id = t.bot_id AND m.id = t.entity AND m.conversation_id = ?)", conversationID)
+	return d.within(q, c, tag.Message, "messages", conversationID)
+}
+
+// within finds the newest row of a conversation that d means, "" if there is
+// none, in a table whose tags are of a kind.
+func (d discriminator) within(q sqldb.Q, c Caller, kind, table, conversationID string) (string, error) {
+	w := d.where(c, kind)
+	w.And("EXISTS (SELECT 1 FROM "+table+" m WHERE m.bot_id = t.bot_id AND m.id = t.entity AND m.conversation_id = ?)", conversationID)
 	if d.whole {
 		w.And("(SELECT count(*) FROM tags x WHERE x.entity = t.entity AND x.bot_id = t.bot_id AND x.owner = t.owner) = ?", len(d.tags))
 	}

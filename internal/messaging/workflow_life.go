@@ -114,12 +114,9 @@ func (s *Service) bind(tx *sqldb.Tx, c Caller, w *Workflow, eventID string) erro
 	return nil
 }
 
-// canceled is the status of an event that was scheduled and will not happen.
-const canceled = "canceled"
-
 // isOver reports whether nothing more comes of an event.
 func isOver(eventStatus string) bool {
-	return slices.Contains([]string{Processed, Ignored, Failed, canceled}, eventStatus)
+	return slices.Contains([]string{Processed, Ignored, Failed, Canceled}, eventStatus)
 }
 
 // handlerEnded follows the end of the event that w was bound to: the bot is told
@@ -308,7 +305,7 @@ func (s *Service) afterEvent(tx *sqldb.Tx, w *Workflow, e *Event) error {
 		return s.handlerEnded(tx, w, e.Status == Failed, time.Duration(s.now()-int64(e.CreatedAt))*time.Millisecond)
 	case w.EventID == e.ID:
 		w.EventID = ""
-	case w.ID != e.WorkflowID || e.Status == canceled:
+	case w.ID != e.WorkflowID || e.Status == Canceled:
 	case what == workflowStarted && w.Status == Pending:
 		return s.resumeIn(tx, w, startWait)
 	case w.Status == Listening && (what == "" || strings.HasPrefix(what, "child_")):

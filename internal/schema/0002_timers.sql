@@ -12,3 +12,4 @@ CREATE TABLE timers (
 ) {without_rowid};
 CREATE INDEX timers_due ON timers (due, kind, id);
 CREATE INDEX timers_bot ON timers (bot_id, kind, id);
+CREATE INDEX timers_line ON timers (line) WHERE line <> '';

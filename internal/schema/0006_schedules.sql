@@ -1,1 +1,21 @@
--- Filled by the change that needs it.
+-- ── what happens at a time ───────────────────────────────────────────────────
+-- A scheduled event is a row of events that has no place in its lane yet (lane_seq 0), and a timer. When it fires it
+-- gets its place; its id and creation stay.
+ALTER TABLE events ADD COLUMN pending_at BIGINT NOT NULL DEFAULT 0; -- when it fired; 0 = it was pending from the start
+
+-- A message that is to be made. It gets the id that is promised here. Its tags stand in tags under the kind 'scheduled'.
+CREATE TABLE scheduled_messages (
+  bot_id          TEXT NOT NULL,
+  id              TEXT NOT NULL,
+  installation_id TEXT NOT NULL,
+  conversation_id TEXT NOT NULL,
+  user_id         TEXT NOT NULL,
+  direction       TEXT NOT NULL, -- incoming: the installation makes it, outgoing: the bot
+  type            TEXT NOT NULL,
+  payload         TEXT NOT NULL,
+  tags            TEXT NOT NULL,
+  origin          TEXT NOT NULL,
+  due             BIGINT NOT NULL,
+  PRIMARY KEY (bot_id, id)
+);
+CREATE INDEX scheduled_messages_conversation ON scheduled_messages (conversation_id);

@@ -179,6 +179,11 @@ func (e *Engine) CancelAll(tx *sqldb.Tx, kind string, ids []string) error {
 	return err
 }
 
+// CancelLine removes up to limit timers of a line and reports how many.
+func (e *Engine) CancelLine(tx *sqldb.Tx, line string, limit int) (int64, error) {
+	return tx.Exec("DELETE FROM timers WHERE (kind, id) IN (SELECT kind, id FROM timers WHERE line = $1 AND line <> '' LIMIT $2)", line, limit)
+}
+
 // CancelBot removes up to limit timers of a deleted bot and reports how many.
 func (e *Engine) CancelBot(tx *sqldb.Tx, botID string, limit int) (int64, error) {
 	return tx.Exec("DELETE FROM timers WHERE bot_id = $1 AND (kind, id) IN (SELECT kind, id FROM timers WHERE bot_id = $1 LIMIT $2)", botID, limit)
