@@ -27,6 +27,7 @@ var layers = []struct{ dir, may string }{
 	{"internal/once", "auth fault id sqldb"},
 	{"internal/jsonschema", "fault"},
 	{"internal/api", "auth fault id once page sqldb tag"},
+	{"internal/patch", "api fault"},
 
 	// engines: the deep parts
 	{"internal/endpoint", "kernel"},
@@ -63,7 +64,7 @@ var layers = []struct{ dir, may string }{
 }
 
 var groups = map[string]string{
-	"kernel":  "internal/fault internal/id internal/schema internal/sqldb internal/bus internal/cache internal/page internal/tag internal/lease internal/outbound internal/auth internal/once internal/jsonschema internal/api",
+	"kernel":  "internal/fault internal/id internal/schema internal/sqldb internal/bus internal/cache internal/page internal/tag internal/lease internal/outbound internal/auth internal/once internal/jsonschema internal/api internal/patch",
 	"engines": "internal/endpoint internal/delivery internal/realtime internal/timer",
 	"modules": "internal/workspace internal/bot internal/catalog internal/messaging",
 	"builtin": "internal/builtin/chatapi internal/builtin/echobot",

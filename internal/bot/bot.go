@@ -8,7 +8,6 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
-	"sync"
 	"time"
 
 	"parley/internal/api"
@@ -16,6 +15,7 @@ import (
 	"parley/internal/bus"
 	"parley/internal/cache"
 	"parley/internal/delivery"
+	"parley/internal/patch"
 	"parley/internal/sqldb"
 	"parley/internal/timer"
 )
@@ -85,7 +85,7 @@ type Service struct {
 	bots     *cache.Cache[known]
 	webhooks *cache.Cache[string] // webhook id → bot id, which never changes
 	owners   *cache.Cache[string] // installation → bot id, which never changes either
-	noted    noted
+	noted    patch.Noted
 }
 
 const (
@@ -116,7 +116,7 @@ func New(c Config) (*Service, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{Config: c}
+	s := &Service{Config: c, noted: patch.Noted{Log: c.Log, What: "a bot's definition"}}
 	c.Timers.Handle(registerTimer, s.registerAgain)
 	s.bots = cache.New(cache.Config[known]{Load: s.readKnown, Max: cachedBots, MaxAge: c.MaxAge, Now: c.Now, Bus: c.Bus, Topic: "cache.bot"})
 	s.webhooks = cache.New(cache.Config[string]{Load: s.readWebhook, Max: cachedWebhooks, Bus: c.Bus, Topic: "cache.webhook"})
@@ -203,29 +203,4 @@ type installed struct {
 	Visibility         string               `json:"visibility" enum:"public,private,unlisted"`
 	VerificationStatus string               `json:"verificationStatus" enum:"unapproved,pending,approved,rejected"`
 	LifecycleStatus    string               `json:"lifecycleStatus" enum:"published,deprecated"`
-}
-
-// noted remembers which unknown members were logged.
-type noted struct {
-	mu   sync.Mutex
-	seen map[string]bool
-}
-
-// maxNoted bounds that memory; what comes later is not logged.
-const maxNoted = 1000
-
-// noteUnknown logs a member of a definition that no published schema has, once.
-func (s *Service) noteUnknown(path string) {
-	s.noted.mu.Lock()
-	first := !s.noted.seen[path] && len(s.noted.seen) < maxNoted
-	if first {
-		if s.noted.seen == nil {
-			s.noted.seen = map[string]bool{}
-		}
-		s.noted.seen[path] = true
-	}
-	s.noted.mu.Unlock()
-	if first {
-		s.Log.Warn("accepted a member of a bot's definition that is not in the published schema", "member", path)
-	}
 }

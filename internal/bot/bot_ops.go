@@ -5,15 +5,16 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"maps"
-	"net/url"
 	"slices"
 
 	"parley/internal/api"
 	"parley/internal/auth"
+	"parley/internal/endpoint"
 	"parley/internal/fault"
 	"parley/internal/id"
 	"parley/internal/once"
 	"parley/internal/page"
+	"parley/internal/patch"
 	"parley/internal/sqldb"
 	"parley/internal/tag"
 )
@@ -122,7 +123,7 @@ func (in *common) check(at *string) error {
 		return fault.InvalidPayload.New("code: this version of Parley does not run uploaded code yet; run the bot yourself and send its url")
 	}
 	if at != nil {
-		if err := checkURL(*at); err != nil {
+		if err := endpoint.CheckURL(*at); err != nil {
 			return err
 		}
 	}
@@ -148,24 +149,13 @@ func (in *common) refuse(name string) error {
 		}
 		return fault.InvalidPayload.New("%s: this version of Parley has no %s of bots yet; leave %s out", name, name, name)
 	}
-	in.Extra = mergedExtra(in.Extra, api.Extra(`{"`+name+`":null}`))
-	return nil
-}
-
-func checkURL(text string) error {
-	u, err := url.Parse(text)
-	switch {
-	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		return fault.InvalidPayload.New("url must be an absolute http or https URL, not %.200q", text)
-	case u.User != nil:
-		return fault.InvalidPayload.New("url must not hold credentials: it shows up in logs")
-	}
+	in.Extra = patch.Extra(in.Extra, api.Extra(`{"`+name+`":null}`))
 	return nil
 }
 
 func (s *Service) createBot(ctx context.Context, in createInput) (botResult, error) {
 	p := auth.From(ctx)
-	in.unknown(s.noteUnknown)
+	in.unknown(s.noted.Note)
 	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (botResult, error) {
 		r, err := s.create(tx, creation{workspace: p.WorkspaceID, account: p.AccountID, dev: in.Dev, url: in.URL, common: in.common})
 		if err != nil {
@@ -276,10 +266,10 @@ func (s *Service) getBot(ctx context.Context, in getQuery) (botResult, error) {
 
 func (s *Service) updateBot(ctx context.Context, in updateInput) (botResult, error) {
 	p := auth.From(ctx)
-	in.unknown(s.noteUnknown)
+	in.unknown(s.noted.Note)
 	for _, v := range in.Integrations {
 		if v != nil {
-			members("integrations.*", v.Extra, s.noteUnknown)
+			patch.Unknown("integrations.*", v.Extra, s.noted.Note)
 		}
 	}
 	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (botResult, error) {

@@ -4,13 +4,12 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 
 	"parley/internal/api"
 	"parley/internal/fault"
+	"parley/internal/patch"
 	"parley/internal/tag"
 )
 
@@ -19,7 +18,6 @@ const (
 	maxTagDefinitions = 50
 	maxStates         = 20
 	maxEvents         = 20
-	maxName           = 200
 	maxSchema         = 100 << 10
 	maxConfiguration  = 20 << 10
 	maxDefinition     = 8 << 20 // everything together; the body may be larger, for it may bring code
@@ -147,7 +145,7 @@ func (d *definition) check() error {
 			}
 		}
 	}
-	if err := cmp.Or(named("states", d.States), named("events", d.Events), named("actions", d.Actions)); err != nil {
+	if err := cmp.Or(patch.CheckNames("states", d.States), patch.CheckNames("events", d.Events), patch.CheckNames("actions", d.Actions)); err != nil {
 		return err
 	}
 	if err := d.checkSchemas(); err != nil {
@@ -167,19 +165,6 @@ type taggedPart struct {
 
 func (d *definition) tagged() []taggedPart {
 	return []taggedPart{{tag.User, &d.User}, {tag.Conversation, &d.Conversation}, {tag.Message, &d.Message}}
-}
-
-func named[V any](part string, entries map[string]*V) error {
-	for _, name := range slices.Sorted(maps.Keys(entries)) {
-		if !goodName(name) {
-			return fault.InvalidPayload.New("%s: the name %.200q must have 1 to %d characters and no control characters", part, name, maxName)
-		}
-	}
-	return nil
-}
-
-func goodName(s string) bool {
-	return s != "" && utf8.RuneCountInString(s) <= maxName && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
 }
 
 func (d *definition) checkSchemas() error {
@@ -219,14 +204,14 @@ func (d *definition) merge(in *definition) {
 	d.User.merge(&in.User)
 	d.Conversation.merge(&in.Conversation)
 	d.Message.merge(&in.Message)
-	d.States = merged(d.States, in.States, nil)
-	d.Events = merged(d.Events, in.Events, (*eventIn).after)
-	d.Actions = merged(d.Actions, in.Actions, (*actionIn).after)
+	d.States = patch.Merge(d.States, in.States, nil)
+	d.Events = patch.Merge(d.Events, in.Events, (*eventIn).after)
+	d.Actions = patch.Merge(d.Actions, in.Actions, (*actionIn).after)
 	d.Subscriptions.merge(&in.Subscriptions)
 	if in.Configuration.Schema != nil {
 		d.Configuration.Schema = in.Configuration.Schema
 	}
-	d.Configuration.Extra = mergedExtra(d.Configuration.Extra, in.Configuration.Extra)
+	d.Configuration.Extra = patch.Extra(d.Configuration.Extra, in.Configuration.Extra)
 	if in.Medias != nil {
 		d.Medias = in.Medias
 	}
@@ -236,22 +221,22 @@ func (d *definition) merge(in *definition) {
 	if in.AlwaysAlive != nil {
 		d.AlwaysAlive = in.AlwaysAlive
 	}
-	d.Extra = mergedExtra(d.Extra, in.Extra)
+	d.Extra = patch.Extra(d.Extra, in.Extra)
 }
 
 func (t *tagsIn) merge(in *tagsIn) {
-	t.Tags = merged(t.Tags, in.Tags, nil)
-	t.Extra = mergedExtra(t.Extra, in.Extra)
+	t.Tags = patch.Merge(t.Tags, in.Tags, nil)
+	t.Extra = patch.Extra(t.Extra, in.Extra)
 }
 
 func (s *subscriptionsIn) merge(in *subscriptionsIn) {
-	s.Extra = mergedExtra(s.Extra, in.Extra)
+	s.Extra = patch.Extra(s.Extra, in.Extra)
 	switch {
 	case !in.Events.Set:
 	case in.Events.Null:
 		s.Events = api.Nullable[map[string]*api.Object]{}
 	default:
-		s.Events = api.Some(merged(s.Events.Value, in.Events.Value, nil))
+		s.Events = api.Some(patch.Merge(s.Events.Value, in.Events.Value, nil))
 	}
 }
 
@@ -261,7 +246,7 @@ func (e *eventIn) after(was *eventIn) *eventIn {
 	if was == nil {
 		was = &eventIn{}
 	}
-	c.Attributes = merged(was.Attributes, e.Attributes, nil)
+	c.Attributes = patch.Merge(was.Attributes, e.Attributes, nil)
 	return &c
 }
 
@@ -271,50 +256,8 @@ func (a *actionIn) after(was *actionIn) *actionIn {
 	if was == nil {
 		was = &actionIn{}
 	}
-	c.Attributes = merged(was.Attributes, a.Attributes, nil)
+	c.Attributes = patch.Merge(was.Attributes, a.Attributes, nil)
 	return &c
-}
-
-// merged is old with the changes in: nil deletes. join, if any, makes the entry
-// that now becomes where it replaces was. Neither map is changed: a transaction
-// that runs again starts from the same ones.
-func merged[V any](old, in map[string]*V, join func(now, was *V) *V) map[string]*V {
-	out := maps.Clone(old)
-	for name, v := range in {
-		if v == nil {
-			delete(out, name)
-			continue
-		}
-		if out == nil {
-			out = map[string]*V{}
-		}
-		if join != nil {
-			v = join(v, out[name])
-		}
-		out[name] = v
-	}
-	return out
-}
-
-// mergedExtra is the members of old with those of in put over them.
-func mergedExtra(old, in api.Extra) api.Extra {
-	if len(in) == 0 {
-		return old
-	}
-	members := map[string]api.Raw{}
-	for _, from := range []api.Extra{old, in} {
-		for name, v := range api.Object(from).Members() {
-			members[name] = slices.Clone(v)
-			if string(v) == "null" {
-				delete(members, name)
-			}
-		}
-	}
-	var b api.Builder
-	for _, name := range slices.Sorted(maps.Keys(members)) {
-		b.Add(name, members[name])
-	}
-	return api.Extra(b.Object())
 }
 
 // checkSize refuses a definition that has grown too large.
@@ -343,38 +286,32 @@ func (d *definition) checkSize() error {
 // unknown visits the members below the top that no published schema has.
 func (d *definition) unknown(visit func(path string)) {
 	for _, t := range d.tagged() {
-		members(t.kind, t.Extra, visit)
+		patch.Unknown(t.kind, t.Extra, visit)
 		for _, l := range t.Tags {
 			if l != nil {
-				members(t.kind+".tags.*", l.Extra, visit)
+				patch.Unknown(t.kind+".tags.*", l.Extra, visit)
 			}
 		}
 	}
 	for _, v := range d.States {
 		if v != nil {
-			members("states.*", v.Extra, visit)
+			patch.Unknown("states.*", v.Extra, visit)
 		}
 	}
 	for _, v := range d.Events {
 		if v != nil {
-			members("events.*", v.Extra, visit)
+			patch.Unknown("events.*", v.Extra, visit)
 		}
 	}
 	for _, v := range d.Actions {
 		if v != nil {
-			members("actions.*", v.Extra, visit)
-			members("actions.*.input", v.Input.Extra, visit)
-			members("actions.*.output", v.Output.Extra, visit)
+			patch.Unknown("actions.*", v.Extra, visit)
+			patch.Unknown("actions.*.input", v.Input.Extra, visit)
+			patch.Unknown("actions.*.output", v.Output.Extra, visit)
 		}
 	}
-	members("subscriptions", d.Subscriptions.Extra, visit)
-	members("configuration", d.Configuration.Extra, visit)
-}
-
-func members(path string, extra api.Extra, visit func(path string)) {
-	for name := range api.Object(extra).Members() {
-		visit(path + "." + name)
-	}
+	patch.Unknown("subscriptions", d.Subscriptions.Extra, visit)
+	patch.Unknown("configuration", d.Configuration.Extra, visit)
 }
 
 // show fills in the published part of the definition.

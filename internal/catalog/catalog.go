@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/Masterminds/semver/v3"
@@ -20,6 +19,7 @@ import (
 	"parley/internal/bus"
 	"parley/internal/cache"
 	"parley/internal/fault"
+	"parley/internal/patch"
 	"parley/internal/sqldb"
 )
 
@@ -61,7 +61,7 @@ type Config struct {
 type Service struct {
 	Config
 	versions *cache.Cache[Integration]
-	noted    noted
+	noted    patch.Noted
 
 	// What Parley brings along, which never changes.
 	brought []*Integration // by name, the newest version first
@@ -90,7 +90,7 @@ func New(c Config) (*Service, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{Config: c, brought: builtins(), byID: map[string]*Integration{}}
+	s := &Service{Config: c, brought: builtins(), byID: map[string]*Integration{}, noted: patch.Noted{Log: c.Log, What: "an integration's definition"}}
 	slices.SortFunc(s.brought, byNameNewestFirst)
 	for _, d := range s.brought {
 		s.byID[d.ID] = d
@@ -213,29 +213,4 @@ func missingID(id string) error {
 
 func missingVersion(name, version string) error {
 	return fault.ResourceNotFound.New("Integration %.200q doesn't exist in version %.200q", name, version)
-}
-
-// noted remembers which unknown members were logged.
-type noted struct {
-	mu   sync.Mutex
-	seen map[string]bool
-}
-
-// maxNoted bounds that memory; what comes later is not logged.
-const maxNoted = 1000
-
-// noteUnknown logs a member of a definition that no published schema has, once.
-func (s *Service) noteUnknown(path string) {
-	s.noted.mu.Lock()
-	first := !s.noted.seen[path] && len(s.noted.seen) < maxNoted
-	if first {
-		if s.noted.seen == nil {
-			s.noted.seen = map[string]bool{}
-		}
-		s.noted.seen[path] = true
-	}
-	s.noted.mu.Unlock()
-	if first {
-		s.Log.Warn("accepted a member of an integration's definition that is not in the published schema", "member", path)
-	}
 }

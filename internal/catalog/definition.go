@@ -4,14 +4,13 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 
 	"parley/internal/api"
 	"parley/internal/fault"
 	"parley/internal/jsonschema"
+	"parley/internal/patch"
 	"parley/internal/tag"
 )
 
@@ -19,7 +18,6 @@ import (
 const (
 	maxEntries    = 200 // of a part: actions, events, channels…
 	maxTags       = 50  // of a kind of entity
-	maxName       = 200
 	maxSchema     = 100 << 10
 	maxDefinition = 8 << 20 // everything together
 )
@@ -179,16 +177,7 @@ func named[V any](part string, entries map[string]*V) error {
 	if len(entries) > maxEntries {
 		return fault.LimitExceeded.New("%s has %d entries, the limit is %d", part, len(entries), maxEntries)
 	}
-	for _, name := range slices.Sorted(maps.Keys(entries)) {
-		if !goodName(name) {
-			return fault.InvalidPayload.New("%s: the name %.200q must have 1 to %d characters and no control characters", part, name, maxName)
-		}
-	}
-	return nil
-}
-
-func goodName(s string) bool {
-	return s != "" && utf8.RuneCountInString(s) <= maxName && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+	return patch.CheckNames(part, entries)
 }
 
 // declared is what a definition says about the tags of one kind of entity.
@@ -303,25 +292,25 @@ func (d *definition) checkWhole() error {
 // configurations are merged in turn, for their parts may be null.
 func (d *definition) merge(in *definition) {
 	d.Configuration = *in.Configuration.after(&d.Configuration)
-	d.Configurations = merged(d.Configurations, in.Configurations, (*configurationIn).after)
-	d.Channels = merged(d.Channels, in.Channels, (*channelIn).after)
-	d.States = merged(d.States, in.States, nil)
-	d.Events = merged(d.Events, in.Events, (*eventIn).after)
-	d.Actions = merged(d.Actions, in.Actions, (*actionIn).after)
-	d.Entities = merged(d.Entities, in.Entities, nil)
+	d.Configurations = patch.Merge(d.Configurations, in.Configurations, (*configurationIn).after)
+	d.Channels = patch.Merge(d.Channels, in.Channels, (*channelIn).after)
+	d.States = patch.Merge(d.States, in.States, nil)
+	d.Events = patch.Merge(d.Events, in.Events, (*eventIn).after)
+	d.Actions = patch.Merge(d.Actions, in.Actions, (*actionIn).after)
+	d.Entities = patch.Merge(d.Entities, in.Entities, nil)
 	d.User = in.User.after(d.User)
-	d.Interfaces = merged(d.Interfaces, in.Interfaces, nil)
+	d.Interfaces = patch.Merge(d.Interfaces, in.Interfaces, nil)
 	d.Identifier = identifierIn{
 		ExtractScript:         after(in.Identifier.ExtractScript, d.Identifier.ExtractScript),
 		FallbackHandlerScript: after(in.Identifier.FallbackHandlerScript, d.Identifier.FallbackHandlerScript),
-		Extra:                 mergedExtra(d.Identifier.Extra, in.Identifier.Extra),
+		Extra:                 patch.Extra(d.Identifier.Extra, in.Identifier.Extra),
 	}
 	d.Sandbox = cmp.Or(in.Sandbox, d.Sandbox)
-	d.Attributes = merged(d.Attributes, in.Attributes, nil)
-	d.ExtraOperations = merged(d.ExtraOperations, in.ExtraOperations, nil)
+	d.Attributes = patch.Merge(d.Attributes, in.Attributes, nil)
+	d.ExtraOperations = patch.Merge(d.ExtraOperations, in.ExtraOperations, nil)
 	d.SDKVersion = cmp.Or(in.SDKVersion, d.SDKVersion)
 	d.MaxExecutionTime = cmp.Or(in.MaxExecutionTime, d.MaxExecutionTime)
-	d.Extra = mergedExtra(d.Extra, in.Extra)
+	d.Extra = patch.Extra(d.Extra, in.Extra)
 }
 
 // after is now where it was sent, else was; null is absent.
@@ -350,9 +339,9 @@ func (c *configurationIn) after(was *configurationIn) *configurationIn {
 		Identifier: linkIn{
 			LinkTemplateScript: after(c.Identifier.LinkTemplateScript, was.Identifier.LinkTemplateScript),
 			Required:           cmp.Or(c.Identifier.Required, was.Identifier.Required),
-			Extra:              mergedExtra(was.Identifier.Extra, c.Identifier.Extra),
+			Extra:              patch.Extra(was.Identifier.Extra, c.Identifier.Extra),
 		},
-		Extra: mergedExtra(was.Extra, c.Extra),
+		Extra: patch.Extra(was.Extra, c.Extra),
 	}
 }
 
@@ -363,21 +352,21 @@ func (c *channelIn) after(was *channelIn) *channelIn {
 	}
 	return &channelIn{
 		label:        c.label.after(was.label),
-		Messages:     merged(was.Messages, c.Messages, nil),
+		Messages:     patch.Merge(was.Messages, c.Messages, nil),
 		Conversation: c.Conversation.after(was.Conversation),
 		Message: taggedIn{
-			Tags:  merged(was.Message.Tags, c.Message.Tags, nil),
-			Extra: mergedExtra(was.Message.Extra, c.Message.Extra),
+			Tags:  patch.Merge(was.Message.Tags, c.Message.Tags, nil),
+			Extra: patch.Extra(was.Message.Extra, c.Message.Extra),
 		},
-		Extra: mergedExtra(was.Extra, c.Extra),
+		Extra: patch.Extra(was.Extra, c.Extra),
 	}
 }
 
 func (p peopleIn) after(was peopleIn) peopleIn {
 	return peopleIn{
-		Tags:     merged(was.Tags, p.Tags, nil),
+		Tags:     patch.Merge(was.Tags, p.Tags, nil),
 		Creation: cmp.Or(p.Creation, was.Creation),
-		Extra:    mergedExtra(was.Extra, p.Extra),
+		Extra:    patch.Extra(was.Extra, p.Extra),
 	}
 }
 
@@ -387,7 +376,7 @@ func (e *eventIn) after(was *eventIn) *eventIn {
 	if was == nil {
 		was = &eventIn{}
 	}
-	c.Attributes = merged(was.Attributes, e.Attributes, nil)
+	c.Attributes = patch.Merge(was.Attributes, e.Attributes, nil)
 	return &c
 }
 
@@ -397,107 +386,59 @@ func (a *actionIn) after(was *actionIn) *actionIn {
 	if was == nil {
 		was = &actionIn{}
 	}
-	c.Attributes = merged(was.Attributes, a.Attributes, nil)
+	c.Attributes = patch.Merge(was.Attributes, a.Attributes, nil)
 	return &c
-}
-
-// merged is old with the changes in: nil deletes. join, if any, makes the entry
-// that now becomes where it replaces was. Neither map is changed: a transaction
-// that runs again starts from the same ones.
-func merged[V any](old, in map[string]*V, join func(now, was *V) *V) map[string]*V {
-	out := maps.Clone(old)
-	for name, v := range in {
-		if v == nil {
-			delete(out, name)
-			continue
-		}
-		if out == nil {
-			out = map[string]*V{}
-		}
-		if join != nil {
-			v = join(v, out[name])
-		}
-		out[name] = v
-	}
-	return out
-}
-
-// mergedExtra is the members of old with those of in put over them.
-func mergedExtra(old, in api.Extra) api.Extra {
-	if len(in) == 0 {
-		return old
-	}
-	members := map[string]api.Raw{}
-	for _, from := range []api.Extra{old, in} {
-		for name, v := range api.Object(from).Members() {
-			members[name] = slices.Clone(v)
-			if string(v) == "null" {
-				delete(members, name)
-			}
-		}
-	}
-	var b api.Builder
-	for _, name := range slices.Sorted(maps.Keys(members)) {
-		b.Add(name, members[name])
-	}
-	return api.Extra(b.Object())
 }
 
 // unknown visits the members below the top that no published schema has.
 func (d *definition) unknown(visit func(path string)) {
 	people := func(path string, p *peopleIn) {
-		members(path, p.Extra, visit)
+		patch.Unknown(path, p.Extra, visit)
 		tags(path, p.Tags, visit)
 	}
 	configured := func(path string, c *configurationIn) {
-		members(path, c.Extra, visit)
-		members(path+".identifier", c.Identifier.Extra, visit)
+		patch.Unknown(path, c.Extra, visit)
+		patch.Unknown(path+".identifier", c.Identifier.Extra, visit)
 	}
 	configured("configuration", &d.Configuration)
 	for _, c := range sorted(d.Configurations) {
 		configured("configurations.*", c)
 	}
 	for _, c := range sorted(d.Channels) {
-		members("channels.*", c.Extra, visit)
+		patch.Unknown("channels.*", c.Extra, visit)
 		for _, m := range sorted(c.Messages) {
-			members("channels.*.messages.*", m.Extra, visit)
+			patch.Unknown("channels.*.messages.*", m.Extra, visit)
 		}
 		people("channels.*.conversation", &c.Conversation)
-		members("channels.*.message", c.Message.Extra, visit)
+		patch.Unknown("channels.*.message", c.Message.Extra, visit)
 		tags("channels.*.message", c.Message.Tags, visit)
 	}
 	for _, v := range sorted(d.States) {
-		members("states.*", v.Extra, visit)
+		patch.Unknown("states.*", v.Extra, visit)
 	}
 	for _, v := range sorted(d.Events) {
-		members("events.*", v.Extra, visit)
+		patch.Unknown("events.*", v.Extra, visit)
 	}
 	for _, v := range sorted(d.Actions) {
-		members("actions.*", v.Extra, visit)
-		members("actions.*.input", v.Input.Extra, visit)
-		members("actions.*.output", v.Output.Extra, visit)
+		patch.Unknown("actions.*", v.Extra, visit)
+		patch.Unknown("actions.*.input", v.Input.Extra, visit)
+		patch.Unknown("actions.*.output", v.Output.Extra, visit)
 	}
 	for _, v := range sorted(d.Entities) {
-		members("entities.*", v.Extra, visit)
+		patch.Unknown("entities.*", v.Extra, visit)
 	}
 	for _, v := range sorted(d.Interfaces) {
-		members("interfaces.*", v.Extra, visit)
+		patch.Unknown("interfaces.*", v.Extra, visit)
 	}
 	for _, v := range sorted(d.ExtraOperations) {
-		members("extraOperations.*", v.Extra, visit)
+		patch.Unknown("extraOperations.*", v.Extra, visit)
 	}
 	people("user", &d.User)
-	members("identifier", d.Identifier.Extra, visit)
+	patch.Unknown("identifier", d.Identifier.Extra, visit)
 }
 
 func tags(path string, of map[string]*labelIn, visit func(path string)) {
 	for _, l := range sorted(of) {
-		members(path+".tags.*", l.Extra, visit)
-	}
-}
-
-func members(path string, extra api.Extra, visit func(path string)) {
-	for name := range api.Object(extra).Members() {
-		visit(path + "." + name)
+		patch.Unknown(path+".tags.*", l.Extra, visit)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"maps"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,10 +12,12 @@ import (
 
 	"parley/internal/api"
 	"parley/internal/auth"
+	"parley/internal/endpoint"
 	"parley/internal/fault"
 	"parley/internal/id"
 	"parley/internal/once"
 	"parley/internal/page"
+	"parley/internal/patch"
 	"parley/internal/sqldb"
 )
 
@@ -131,7 +132,7 @@ func (in *common) check(at *string) error {
 		return fault.InvalidPayload.New("public and visibility contradict each other; send visibility alone")
 	}
 	if at != nil {
-		if err := checkURL(*at); err != nil {
+		if err := endpoint.CheckURL(*at); err != nil {
 			return err
 		}
 	}
@@ -141,10 +142,8 @@ func (in *common) check(at *string) error {
 	if err := checkFile("readme", in.Readme, maxReadme); err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(in.Secrets)) {
-		if !goodName(name) {
-			return fault.InvalidPayload.New("secrets: the name %.200q must have 1 to %d characters and no control characters", name, maxName)
-		}
+	if err := patch.CheckNames("secrets", in.Secrets); err != nil {
+		return err
 	}
 	return in.definition.check()
 }
@@ -160,17 +159,6 @@ func (in *common) visibility(was string) string {
 		return public
 	}
 	return private
-}
-
-func checkURL(text string) error {
-	u, err := url.Parse(text)
-	switch {
-	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		return fault.InvalidPayload.New("url must be an absolute http or https URL, not %.200q", text)
-	case u.User != nil:
-		return fault.InvalidPayload.New("url must not hold credentials: it shows up in logs")
-	}
-	return nil
 }
 
 func checkFile(member string, file *string, most int) error {
@@ -192,7 +180,7 @@ type integrationResult struct {
 }
 
 func (s *Service) createIntegration(ctx context.Context, in createInput) (integrationResult, error) {
-	in.unknown(s.noteUnknown)
+	in.unknown(s.noted.Note)
 	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (integrationResult, error) {
 		r, err := s.creation(tx, auth.From(ctx).WorkspaceID, &in)
 		if err != nil {
@@ -340,7 +328,7 @@ func (s *Service) notElsewhere(tx *sqldb.Tx, r *row) error {
 }
 
 func (s *Service) validateIntegrationCreation(ctx context.Context, in createInput) (struct{}, error) {
-	in.unknown(s.noteUnknown)
+	in.unknown(s.noted.Note)
 	return s.try(ctx, func(tx *sqldb.Tx) error {
 		_, err := s.creation(tx, auth.From(ctx).WorkspaceID, &in)
 		return err
@@ -354,7 +342,7 @@ func (s *Service) try(ctx context.Context, fn func(tx *sqldb.Tx) error) (struct{
 }
 
 func (s *Service) updateIntegration(ctx context.Context, in updateInput) (integrationResult, error) {
-	in.unknown(s.noteUnknown)
+	in.unknown(s.noted.Note)
 	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (integrationResult, error) {
 		r, err := s.update(tx, auth.From(ctx).WorkspaceID, &in)
 		if err != nil {
@@ -367,7 +355,7 @@ func (s *Service) updateIntegration(ctx context.Context, in updateInput) (integr
 }
 
 func (s *Service) validateIntegrationUpdate(ctx context.Context, in updateInput) (struct{}, error) {
-	in.unknown(s.noteUnknown)
+	in.unknown(s.noted.Note)
 	return s.try(ctx, func(tx *sqldb.Tx) error {
 		_, err := s.update(tx, auth.From(ctx).WorkspaceID, &in)
 		return err
