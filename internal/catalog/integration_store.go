@@ -190,7 +190,10 @@ func (a *actionIn) show() action {
 }
 
 // show is the interface under a name of its author's. What the interface itself
-// is called is not known to the server yet unless the client has told it.
+// is called is not known unless the client has told it.
+//
+// Compat: the cloud refuses an interface that it does not know. Parley has no
+// interfaces of its own yet, so any id is accepted.
 func (i *interfaceIn) show(name string) implemented {
 	if i.Name != "" {
 		name = i.Name
