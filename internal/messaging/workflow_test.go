@@ -936,3 +936,65 @@ func TestWorkflowIsMadeOnceUnderAKey(t *testing.T) {
 		r.wantUpdates("workflow_started w pending")
 	})
 }
+
+// Two servers end the children of the same parents at once, while the parents
+// listen, go on and listen again: each is told of each child once.
+func TestParentsOnTwoServers(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Pair(t, func(t *testing.T, a, b *sqldb.DB) {
+		const parents, children = 8, 6
+		rigs := []*rig{newRig(t, a), newRig(t, b)}
+		var mu sync.Mutex
+		heard := map[any]int{}
+		for _, r := range rigs {
+			r.runTimers()
+			r.acts(func(what string, w, e map[string]any) error {
+				mu.Lock()
+				if what == childWorkflowFinished {
+					heard[e["payload"].(map[string]any)["childWorkflow"].(map[string]any)["id"]]++
+				}
+				mu.Unlock()
+				if what == workflowContinued {
+					r.putWorkflow(w["id"], `{"status":"listening"}`)
+				}
+				return nil
+			})
+		}
+		var kids []any
+		for range parents {
+			parent := rigs[0].workflow(`{"name":"parent","status":"listening","timeoutAt":"2030-01-01T00:00:00.000Z"}`)["id"]
+			for range children {
+				kids = append(kids, rigs[0].workflow(fmt.Sprintf(`{"name":"child","status":"listening","parentWorkflowId":%q}`, parent))["id"])
+			}
+		}
+		var wg sync.WaitGroup
+		for i, id := range kids {
+			wg.Go(func() {
+				r := rigs[i%2]
+				if i%3 == 0 { // by its time
+					r.putWorkflow(id, `{"timeoutAt":"2001-01-01T00:00:00.000Z"}`)
+				} else {
+					r.putWorkflow(id, `{"status":"completed"}`)
+				}
+			})
+		}
+		wg.Wait()
+		for done := false; !done; {
+			if t.Context().Err() != nil {
+				t.Fatal("it takes too long")
+			}
+			rigs[0].idle()
+			rigs[1].idle()
+			mu.Lock()
+			done = len(heard) == len(kids)
+			mu.Unlock()
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for id, n := range heard {
+			if n != 1 {
+				t.Errorf("the end of %v was told %d times", id, n)
+			}
+		}
+	})
+}
