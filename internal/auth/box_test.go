@@ -29,7 +29,7 @@ func TestBox(t *testing.T) {
 	b := testBox(t, 1)
 	for _, plain := range []string{"", "x", strings.Repeat("long ", 9999)} {
 		sealed := b.Seal([]byte(plain), "bot_1")
-		if plain != "" && bytes.Contains(sealed, []byte(plain)) {
+		if len(plain) > 8 && bytes.Contains(sealed, []byte(plain)) {
 			t.Error("the plain text stands in the sealed one")
 		}
 		got, err := b.Open(sealed, "bot_1")
