@@ -178,7 +178,7 @@ func (r *rules) current(ctx context.Context, m declared, d *bot.Definition) (boo
 }
 
 func (r *rules) declare(ctx context.Context, d *bot.Definition) (declared, error) {
-	out := declared{from: d, by: map[string]*messaging.Rules{"": {Tags: d.EntityTags, States: d.States, Events: d.Events, Subscriptions: d.Subscriptions}}}
+	out := declared{from: d, by: map[string]*messaging.Rules{"": {Tags: d.EntityTags, States: statesOf(d), Events: d.Events, Subscriptions: d.Subscriptions}}}
 	for _, in := range d.Installations {
 		v, err := r.p.catalog.Lookup(ctx, in.IntegrationID)
 		if err != nil {
@@ -192,10 +192,18 @@ func (r *rules) declare(ctx context.Context, d *bot.Definition) (declared, error
 	return out, nil
 }
 
+func statesOf(d *bot.Definition) map[string]messaging.StateRule {
+	out := make(map[string]messaging.StateRule, len(d.States))
+	for name, s := range d.States {
+		out[name] = messaging.StateRule{Type: s.Type, Expiry: s.Expiry, Check: s.Check}
+	}
+	return out
+}
+
 func rulesOf(v *catalog.Integration) *messaging.Rules {
-	out := &messaging.Rules{Tags: v.Tags(), States: map[string]string{}, Channels: map[string]bool{}, Events: map[string]bool{}, Operations: v.ExtraOperations}
+	out := &messaging.Rules{Tags: v.Tags(), States: map[string]messaging.StateRule{}, Channels: map[string]bool{}, Events: map[string]bool{}, Operations: v.ExtraOperations}
 	for name, s := range v.States {
-		out.States[name] = s.Type
+		out.States[name] = messaging.StateRule{Type: s.Type}
 	}
 	for name := range v.Channels {
 		out.Channels[name] = true

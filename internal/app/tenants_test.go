@@ -73,6 +73,7 @@ var walks = map[string]walk{
 	"runtime/updateUser":                {body: `{"tags":{},"name":"x"}`},
 	"runtime/deleteUser":                {},
 	"runtime/getState":                  {path: map[string]string{"type": "conversation", "id": "{conversation}", "name": "kept"}},
+	"runtime/setStateExpiry":            {path: map[string]string{"type": "user", "id": "{user}", "name": "kept"}, body: `{"expiry":3600000}`},
 	"runtime/setState":                  {path: map[string]string{"type": "user", "id": "{user}", "name": "kept"}, body: `{"payload":{"a":1}}`},
 	"runtime/getOrSetState":             {path: map[string]string{"type": "bot", "id": "{bot}", "name": "kept"}, body: `{"payload":{"a":1}}`},
 	"runtime/patchState":                {path: map[string]string{"type": "conversation", "id": "{conversation}", "name": "kept"}, body: `{"payload":{"a":2}}`},

@@ -34,15 +34,6 @@ func orAny(schema api.Object) api.Object {
 	return schema
 }
 
-// check refuses schemas that are none.
-func (a Action) check() error {
-	if _, err := a.input(); err != nil {
-		return err
-	}
-	_, err := a.output()
-	return err
-}
-
 // CheckInput holds the input of one of the bot's own actions against its schema.
 // A bot that declares no actions may answer any.
 func (d *Definition) CheckInput(action string, input api.Object) error {

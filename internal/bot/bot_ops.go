@@ -26,12 +26,12 @@ const maxBody = 50 << 20
 func (s *Service) Ops() []api.Op {
 	return []api.Op{
 		api.Handle("createBot", "POST /v1/admin/bots", auth.Workspace, s.createBot, api.Open, api.MaxBody(maxBody),
-			api.Doc("Creates a bot."), api.Faults(fault.InvalidIdentifier, fault.LimitExceeded)),
+			api.Doc("Creates a bot."), api.Faults(fault.InvalidIdentifier, fault.InvalidJSONSchema, fault.LimitExceeded)),
 		api.Handle("getBot", "GET /v1/admin/bots/{id}", auth.Workspace, s.getBot,
 			api.Doc("Shows a bot."), api.Faults(fault.ResourceNotFound)),
 		api.Handle("updateBot", "PUT /v1/admin/bots/{id}", auth.Workspace, s.updateBot, api.Open, api.MaxBody(maxBody),
 			api.Doc("Changes a bot: what is absent stays, null deletes an entry."),
-			api.Faults(fault.ResourceNotFound, fault.ReferenceNotFound, fault.InvalidIdentifier, fault.InvalidDataFormat, fault.RelationConflict, fault.LimitExceeded)),
+			api.Faults(fault.ResourceNotFound, fault.ReferenceNotFound, fault.InvalidIdentifier, fault.InvalidJSONSchema, fault.InvalidDataFormat, fault.RelationConflict, fault.LimitExceeded)),
 		api.Handle("deleteBot", "DELETE /v1/admin/bots/{id}", auth.Workspace, s.deleteBot,
 			api.Doc("Deletes a bot with everything it has."), api.Faults(fault.ResourceNotFound)),
 		api.Handle("listBots", "GET /v1/admin/bots", auth.Workspace, s.listBots,
@@ -216,14 +216,6 @@ func (s *Service) change(r *row, in *common, at api.Time) error {
 	r.Definition.merge(&in.definition)
 	if err := r.Definition.checkSize(); err != nil {
 		return err
-	}
-	for name, a := range in.definition.Actions {
-		if a == nil {
-			continue
-		}
-		if err := newAction(name, a).check(); err != nil {
-			return err
-		}
 	}
 	if in.Name != nil {
 		r.Name = *in.Name

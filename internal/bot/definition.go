@@ -9,6 +9,7 @@ import (
 
 	"parley/internal/api"
 	"parley/internal/fault"
+	"parley/internal/jsonschema"
 	"parley/internal/patch"
 	"parley/internal/tag"
 )
@@ -167,30 +168,35 @@ func (d *definition) tagged() []taggedPart {
 	return []taggedPart{{tag.User, &d.User}, {tag.Conversation, &d.Conversation}, {tag.Message, &d.Message}}
 }
 
+// checkSchemas refuses schemas that are too large or that are none.
 func (d *definition) checkSchemas() error {
-	sizes := map[string]int{}
+	schemas := map[string]api.Object{}
 	if d.Configuration.Schema != nil {
-		sizes["configuration.schema"] = len(*d.Configuration.Schema)
+		schemas["configuration.schema"] = *d.Configuration.Schema
 	}
 	for name, v := range d.States {
 		if v != nil {
-			sizes["states."+name+".schema"] = len(v.Schema)
+			schemas["states."+name+".schema"] = v.Schema
 		}
 	}
 	for name, v := range d.Events {
 		if v != nil {
-			sizes["events."+name+".schema"] = len(v.Schema)
+			schemas["events."+name+".schema"] = v.Schema
 		}
 	}
 	for name, v := range d.Actions {
 		if v != nil {
-			sizes["actions."+name+".input.schema"] = len(v.Input.Schema)
-			sizes["actions."+name+".output.schema"] = len(v.Output.Schema)
+			schemas["actions."+name+".input.schema"] = v.Input.Schema
+			schemas["actions."+name+".output.schema"] = v.Output.Schema
 		}
 	}
-	for _, path := range slices.Sorted(maps.Keys(sizes)) {
-		if n := sizes[path]; n > maxSchema {
+	for _, path := range slices.Sorted(maps.Keys(schemas)) {
+		text := orAny(schemas[path])
+		if n := len(text); n > maxSchema {
 			return fault.LimitExceeded.New("%.400s has %d bytes, the limit is %d", path, n, maxSchema)
+		}
+		if _, err := jsonschema.Compile(path, text); err != nil {
+			return err
 		}
 	}
 	return nil

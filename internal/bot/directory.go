@@ -26,7 +26,7 @@ type Definition struct {
 	MaxExecutionTime time.Duration     // of one call, 0 = the default of its place
 	// What the bot declares. An empty part accepts everything.
 	EntityTags map[string]map[string]int // kind → key → characters a value may have
-	States     map[string]string         // name → type
+	States     map[string]State          // by name
 	Events     map[string]bool           // its own
 	Actions    map[string]Action         // its own
 	// Subscriptions are the events of installations that the bot wants; none = all.
@@ -154,7 +154,7 @@ func (r *row) definition() *Definition {
 		// There is one configuration to a bot, so its id is the bot's under another prefix.
 		Configuration: Configuration{"cfg_" + r.ID[len(r.ID)-26:], r.CreatedAt, r.UpdatedAt, r.configuration},
 		EntityTags:    map[string]map[string]int{},
-		States:        map[string]string{},
+		States:        map[string]State{},
 		Events:        shown(r.Definition.Events, func(*eventIn) bool { return true }),
 		Actions:       map[string]Action{},
 	}
@@ -165,7 +165,7 @@ func (r *row) definition() *Definition {
 		d.Actions[name] = newAction(name, v)
 	}
 	for name, v := range r.Definition.States {
-		d.States[name] = v.Type
+		d.States[name] = newState(name, v)
 	}
 	if r.Definition.Subscriptions.Events.Set {
 		d.Subscriptions = shown(r.Definition.Subscriptions.Events.Value, func(*api.Object) bool { return true })

@@ -31,7 +31,6 @@ func TestDefinition(t *testing.T) {
 			Tags:             map[string]string{"team": "a", "stage": "live"},
 			MaxExecutionTime: 30 * time.Second,
 			EntityTags:       map[string]map[string]int{"user": {"language": 500, "plan": 500}, "conversation": {"topic": 500}, "message": {"mood": 500}},
-			States:           map[string]string{"counter": "conversation"},
 			Events:           map[string]bool{"nudge": true},
 			Subscriptions:    map[string]bool{"chat:custom": true},
 			Installations: []Installation{{
@@ -40,11 +39,14 @@ func TestDefinition(t *testing.T) {
 				CreatedAt: in.CreatedAt, UpdatedAt: in.UpdatedAt,
 			}},
 		}
-		if diff := cmp.Diff(want, d, cmpopts.IgnoreFields(Definition{}, "Actions")); diff != "" {
+		if diff := cmp.Diff(want, d, cmpopts.IgnoreFields(Definition{}, "Actions", "States")); diff != "" {
 			t.Error(diff)
 		}
 		if _, ok := d.Actions["add"]; !ok || len(d.Actions) != 1 {
 			t.Errorf("actions are %v", d.Actions)
+		}
+		if s := d.States["counter"]; s.Type != "conversation" || len(d.States) != 1 {
+			t.Errorf("states are %v", d.States)
 		}
 		if string(d.SigningSecret) != shown.SigningSecret {
 			t.Error("the signing secret differs")

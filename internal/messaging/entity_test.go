@@ -297,7 +297,7 @@ func TestStates(t *testing.T) {
 		if again := r.ok(hookOfA, "GET", "/v1/chat/states/integration/intver_"+hookA[5:]+"/token", "", "state"); again["id"] != inst["id"] {
 			r.Error("the version id names another state than the installation")
 		}
-		r.town.rules[botA] = &Rules{States: map[string]string{"counter": "conversation"}}
+		r.town.rules[botA] = &Rules{States: map[string]StateRule{"counter": {Type: "conversation"}}}
 		for name, c := range map[string]struct {
 			who                as
 			method, path, body string
@@ -311,7 +311,6 @@ func TestStates(t *testing.T) {
 			"a bot that is another": {botOfB, "POST", "/v1/chat/states/bot/" + botA + "/x", `{"payload":{}}`, 404, "ResourceNotFound"},
 			"an unknown type":       {botOfA, "GET", "/v1/chat/states/planet/" + botA + "/x", "", 400, "InvalidPayload"},
 			"no payload":            {botOfA, "POST", path, `{}`, 400, "InvalidPayload"},
-			"an expiry":             {botOfA, "POST", path, `{"payload":{},"expiry":5}`, 400, "InvalidPayload"},
 			"patch of nothing":      {botOfA, "PATCH", path, `{"payload":{}}`, 404, "ResourceNotFound"},
 			"too large":             {botOfA, "POST", path, `{"payload":{"x":"` + strings.Repeat("x", MaxPayload) + `"}}`, 413, "PayloadTooLarge"},
 			"an integration's bot":  {chatOfA, "POST", "/v1/chat/states/bot/" + botA + "/x", `{"payload":{}}`, 403, "Forbidden"},

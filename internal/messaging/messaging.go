@@ -36,7 +36,7 @@ type Directory interface {
 // everything: a definition restricts only what it mentions.
 type Rules struct {
 	Tags     map[string]map[string]int // kind → key → characters a value may have
-	States   map[string]string         // name → type
+	States   map[string]StateRule      // by name
 	Channels map[string]bool
 	Events   map[string]bool
 	// Subscriptions are the events of installations that the bot wants to hear
@@ -129,6 +129,7 @@ func New(c Config) (*Service, error) {
 	s.openCaches()
 	s.handleWorkflowTimers()
 	s.handleScheduleTimers()
+	s.handleStateTimers()
 	return s, nil
 }
 

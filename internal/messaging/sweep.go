@@ -141,17 +141,28 @@ func (s *Service) sweepConversation(tx *sqldb.Tx, botID, conversationID string) 
 	); err != nil || n > 0 {
 		return n, err
 	}
-	return first(tx, conversationID,
+	if n, err := first(tx, conversationID,
 		"DELETE FROM signals WHERE conversation_id = $1 AND pos IN (SELECT pos FROM signals WHERE conversation_id = $1 LIMIT $2)",
 		"DELETE FROM participants WHERE conversation_id = $1 AND user_id IN (SELECT user_id FROM participants WHERE conversation_id = $1 LIMIT $2)",
-		"DELETE FROM states WHERE id IN (SELECT id FROM states WHERE owner_id = $1 LIMIT $2)",
-	)
+	); err != nil || n > 0 {
+		return n, err
+	}
+	return sweepStates(tx, conversationID)
 }
 
 func sweepUser(tx *sqldb.Tx, userID string) (int64, error) {
-	return first(tx, userID,
-		"DELETE FROM participants WHERE user_id = $1 AND conversation_id IN (SELECT conversation_id FROM participants WHERE user_id = $1 LIMIT $2)",
-		"DELETE FROM states WHERE id IN (SELECT id FROM states WHERE owner_id = $1 LIMIT $2)",
+	n, err := first(tx, userID, "DELETE FROM participants WHERE user_id = $1 AND conversation_id IN (SELECT conversation_id FROM participants WHERE user_id = $1 LIMIT $2)")
+	if err != nil || n > 0 {
+		return n, err
+	}
+	return sweepStates(tx, userID)
+}
+
+// sweepStates removes the states that hang on something, and their timers.
+func sweepStates(tx *sqldb.Tx, ownerID string) (int64, error) {
+	return first(tx, ownerID,
+		"DELETE FROM timers WHERE kind = 'state' AND id IN (SELECT id FROM states WHERE owner_id = $1 ORDER BY id LIMIT $2)",
+		"DELETE FROM states WHERE id IN (SELECT id FROM states WHERE owner_id = $1 ORDER BY id LIMIT $2)",
 	)
 }
 

@@ -203,5 +203,5 @@ func (s *Service) dropTask(tx *sqldb.Tx, c Caller, taskID string) error {
 
 // sweepTask removes a chunk of what hung on a deleted task.
 func sweepTask(tx *sqldb.Tx, taskID string) (int64, error) {
-	return first(tx, taskID, "DELETE FROM states WHERE id IN (SELECT id FROM states WHERE owner_id = $1 LIMIT $2)")
+	return sweepStates(tx, taskID)
 }

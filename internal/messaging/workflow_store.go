@@ -254,7 +254,7 @@ func sweepWorkflow(tx *sqldb.Tx, botID, workflowID string) (int64, error) {
 	if err != nil || n > 0 {
 		return n, err
 	}
-	return first(tx, workflowID, "DELETE FROM states WHERE id IN (SELECT id FROM states WHERE owner_id = $1 LIMIT $2)")
+	return sweepStates(tx, workflowID)
 }
 
 // workflowsPage reads a page of workflows, newest first.

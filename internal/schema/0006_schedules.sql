@@ -19,3 +19,6 @@ CREATE TABLE scheduled_messages (
   PRIMARY KEY (bot_id, id)
 );
 CREATE INDEX scheduled_messages_conversation ON scheduled_messages (conversation_id);
+
+ALTER TABLE states ADD COLUMN expiry BIGINT NOT NULL DEFAULT 0; -- idle milliseconds after which it is removed; 0 = never
+ALTER TABLE states ADD COLUMN expiry_set BOOLEAN NOT NULL DEFAULT FALSE; -- by a request; otherwise it is what the definition declares
