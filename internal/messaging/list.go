@@ -19,8 +19,11 @@ type listing struct {
 	updated bool   // sorted by updatedAt, else by createdAt
 	key     string // the column for that; "" = the order of ids, which is that of createdAt
 	order   page.Order
-	from    string // what is read before the entity: the first tag of a filter
-	ask     []any  // everything that chooses rows, for the token of the next page
+	kind    string // of entity, as the tags table knows it
+	tags    []wantedTag
+	created span
+	changed span
+	ask     []any // everything that chooses rows, for the token of the next page
 }
 
 // newListing starts the list of what the caller may see in a table.
@@ -42,27 +45,24 @@ func (l *listing) And(cond string, args ...any) {
 	l.ask = append(append(l.ask, cond), args...)
 }
 
-// tagged keeps entities that have all the tags. The first tag leads: the tags
-// table lists its entities in the order of their creation.
+// tagged keeps entities that have all the tags.
 func (l *listing) tagged(kind string, tags map[string]string) {
-	for i, name := range slices.Sorted(maps.Keys(tags)) {
+	l.kind = kind
+	for _, name := range slices.Sorted(maps.Keys(tags)) {
 		r := l.caller.tag(kind, name)
-		if i == 0 {
-			l.from = "tags t JOIN "
-			l.And("t.bot_id = ? AND t.kind = ? AND t.owner = ? AND t.key = ? AND t.value = ?", l.caller.Bot.ID, kind, r.Owner, r.Key, indexed(tags[name]))
-			continue
-		}
-		l.And(`EXISTS (SELECT 1 FROM tags x WHERE x.bot_id = t.bot_id AND x.kind = t.kind AND x.owner = ? AND x.key = ? AND x.value = ?
-			AND x.created_at = t.created_at AND x.entity = t.entity)`, r.Owner, r.Key, indexed(tags[name]))
+		t := wantedTag{r.Owner, r.Key, indexed(tags[name])}
+		l.tags = append(l.tags, t)
+		l.ask = append(l.ask, t.owner, t.key, t.value)
 	}
 }
 
 // between keeps entities of a range of time, both ends included.
 func (l *listing) between(field string, after, before *api.Time) {
-	column := "e.created_at"
+	column, in := "e.created_at", &l.created
 	if field == "updatedAt" {
-		column = "e.updated_at"
+		column, in = "e.updated_at", &l.changed
 	}
+	*in = span{after, before}
 	if after != nil {
 		l.And(column+" >= ?", int64(*after))
 	}
@@ -85,22 +85,35 @@ func list[T any, P sqldb.RowOf[T]](q sqldb.Q, l *listing, pq page.Query, at func
 	if err != nil {
 		return nil, page.Meta{}, err
 	}
-	from, key, id := l.table+" e", l.key, "e.id"
-	if l.from != "" {
-		from += " ON e.id = t.entity"
-		if !l.updated {
-			key, id = "t.created_at", "t.entity"
-		}
+	if len(l.tags) > 0 {
+		return listTagged[T, P](q, l, pages, at)
 	}
-	from = l.from + from
-	tail := pages.Keyset(&l.Where, key, id)
+	tail := pages.Keyset(&l.Where, l.key, "e.id")
+	out, err := rowsOf[T, P](q, l.table+" e "+l.Where.String()+" "+tail, l.Args)
+	if err != nil {
+		return nil, page.Meta{}, err
+	}
+	return cut(pages, out, at)
+}
+
+// cut ends a page and prepares its rows for the caller.
+func cut[T any](pages *page.List, out []*T, at func(*T) (int64, string)) ([]*T, page.Meta, error) {
+	out, meta, err := page.Cut(pages, out, at)
+	for _, v := range out {
+		at(v)
+	}
+	return out, meta, err
+}
+
+// rowsOf reads entities e of what is between FROM and the end of a statement.
+func rowsOf[T any, P sqldb.RowOf[T]](q sqldb.Q, from string, args []any) ([]*T, error) {
 	var names []string
 	for _, c := range P(new(T)).Columns() {
 		names = append(names, "e."+c.Name)
 	}
-	rows, err := q.Query("SELECT "+strings.Join(names, ", ")+" FROM "+from+" "+l.Where.String()+" "+tail, l.Args...)
+	rows, err := q.Query("SELECT "+strings.Join(names, ", ")+" FROM "+from, args...)
 	if err != nil {
-		return nil, page.Meta{}, err
+		return nil, err
 	}
 	defer rows.Close()
 	out := []*T{}
@@ -112,16 +125,9 @@ func list[T any, P sqldb.RowOf[T]](q sqldb.Q, l *listing, pq page.Query, at func
 			dest[i] = c.Field
 		}
 		if err := rows.Scan(dest...); err != nil {
-			return nil, page.Meta{}, err
+			return nil, err
 		}
 		out = append(out, v)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, page.Meta{}, err
-	}
-	out, meta, err := page.Cut(pages, out, at)
-	for _, v := range out {
-		at(v)
-	}
-	return out, meta, err
+	return out, rows.Err()
 }

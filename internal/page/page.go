@@ -108,13 +108,21 @@ func Cut[T any](l *List, rows []T, at func(T) (int64, string)) ([]T, Meta, error
 		return rows, Meta{}, nil
 	}
 	rows = rows[:Size]
-	mark, err := l.mark()
-	if err != nil {
-		return nil, Meta{}, err
-	}
 	var c Cursor
 	c.At, c.ID = at(rows[Size-1])
-	return rows, Meta{NextToken: encode(mark, c)}, nil
+	meta, err := l.Short(c)
+	return rows, meta, err
+}
+
+// Short ends a page before it is full: the list continues behind at, up to
+// where its rows have been looked at. It is for lists that read more than they
+// show and must not read for ever.
+func (l *List) Short(at Cursor) (Meta, error) {
+	mark, err := l.mark()
+	if err != nil {
+		return Meta{}, err
+	}
+	return Meta{NextToken: encode(mark, at)}, nil
 }
 
 // After is the place the list continues from, the zero Cursor at its beginning:

@@ -113,6 +113,26 @@ func TestPagesStandWhileRowsAreAdded(t *testing.T) {
 	})
 }
 
+// A page that ends early goes on where its rows had been looked at, which no row has to be.
+func TestShortPagesGoOn(t *testing.T) {
+	t.Parallel()
+	l, err := page.Query{}.Open("rows", page.NewestFirst)
+	if err != nil {
+		t.Fatal(err)
+	}
+	meta, err := l.Short(page.Cursor{At: 7, ID: "r07x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := page.Query{NextToken: meta.NextToken}.Open("rows", page.NewestFirst)
+	if err != nil || next.After() != (page.Cursor{At: 7, ID: "r07x"}) {
+		t.Errorf("the list goes on after %v, %v", next.After(), err)
+	}
+	if _, err := (page.Query{NextToken: meta.NextToken}).Open("rows", page.OldestFirst); err == nil {
+		t.Error("the token goes on in another order")
+	}
+}
+
 func TestAFullLastPageHasNoNext(t *testing.T) {
 	t.Parallel()
 	l, err := page.Query{}.Open("rows", page.NewestFirst)

@@ -1,6 +1,7 @@
 package sqldb
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -25,6 +26,11 @@ func (w *Where) And(cond string, args ...any) {
 	}
 	b.WriteString(cond)
 	w.cond = append(w.cond, b.String())
+}
+
+// Clone copies w, so that the copy can go on by itself.
+func (w *Where) Clone() *Where {
+	return &Where{slices.Clone(w.cond), slices.Clone(w.Args)}
 }
 
 // Arg appends an argument and returns its placeholder, for LIMIT and the like.
