@@ -30,6 +30,28 @@ const commands = {
   refuse: async () => {
     throw new sdk.RuntimeError('the bot says no')
   },
+  // 60 pieces as fast as they come, some twice and without waiting for one before the next, then the message.
+  stream: async ({ client, conversation, message, say }) => {
+    const streamId = message.id
+    const words = Array.from({ length: 60 }, (_, n) => `word ${n} `)
+    const publish = (signal) => client.callAction({ type: 'chat:publishMessageStream', input: { conversationId: conversation.id, signal } })
+    const delta = (n) => publish({ type: 'delta', streamId, sequence: n, delta: words[n], createdAt: message.createdAt })
+    await delta(0)
+    const sent = []
+    for (let n = 1; n < words.length; n++) {
+      sent.push(delta(n))
+      if (n % 7 === 0) sent.push(delta(n))
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    }
+    await Promise.all(sent)
+    await say({ text: words.join(''), metadata: { streamId } })
+    await delta(3)
+  },
+  falter: async ({ client, conversation, message }) => {
+    const publish = (signal) => client.callAction({ type: 'chat:publishMessageStream', input: { conversationId: conversation.id, signal } })
+    await publish({ type: 'delta', streamId: message.id, sequence: 0, delta: 'I', createdAt: message.createdAt })
+    await publish({ type: 'abort', streamId: message.id })
+  },
   twice: async ({ say }) => {
     await say({ text: 'one' })
     await say({ text: 'two' })

@@ -89,8 +89,7 @@ func (a *actions) Act(ctx context.Context, botID string, in *auth.Installation, 
 	case in.Outside:
 		return a.outside(ctx, in, action, input)
 	}
-	finish, err := a.p.chat.Act(ctx, botID, in.ID, action, input)
-	return messaging.Acted{Finish: finish}, err
+	return a.p.chat.Act(ctx, botID, in.ID, action, input)
 }
 
 // own performs an action of the bot itself.

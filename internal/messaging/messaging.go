@@ -100,6 +100,7 @@ type Service struct {
 	Config
 	known         known
 	fresh         fresh
+	streams       streams
 	users         *cache.Cache[User]
 	conversations *cache.Cache[Conversation]
 	wake          chan struct{} // the sweeper's

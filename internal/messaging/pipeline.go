@@ -20,6 +20,7 @@ import (
 //	messages    the row
 //	lane, event the outbox entry to the bot, for incoming messages; for outgoing
 //	            ones that to an installation that runs outside Parley
+//	streams     the one that the message of the bot ends
 //	after the commit: listeners, lane worker
 
 // NewMessage is what a message is made of.
@@ -70,7 +71,11 @@ func (s *Service) AddMessage(tx *sqldb.Tx, c Caller, in NewMessage) (*Message, e
 	if in.promised != nil {
 		set = in.promised.AllTags.Clone()
 	}
-	h, err := s.advance(tx, c, in.ConversationID, 1, 1, s.now())
+	streamID, signals := c.completes(in.Payload), 1
+	if streamID != "" {
+		signals++
+	}
+	h, err := s.advance(tx, c, in.ConversationID, 1, signals, s.now())
 	if err != nil {
 		if fault.Is(err, fault.ResourceNotFound) {
 			s.known.forget(in.ConversationID)
@@ -108,6 +113,11 @@ func (s *Service) AddMessage(tx *sqldb.Tx, c Caller, in NewMessage) (*Message, e
 		return nil, err
 	}
 	m.As(c)
+	if streamID != "" {
+		if err := s.completeStream(tx, h, m, streamID); err != nil {
+			return nil, err
+		}
+	}
 	tx.AfterCommit(func() {
 		s.Listeners(&Signal{ConversationID: m.ConversationID, InstallationID: m.InstallationID, BotID: m.BotID, Pos: m.Pos, Type: MessageCreated, At: m.CreatedAt, Message: m})
 	})

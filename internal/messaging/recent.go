@@ -29,6 +29,7 @@ func (s *Service) openCaches() {
 
 // Close ends what the Service listens to.
 func (s *Service) Close() {
+	s.closeStreams()
 	s.users.Close()
 	s.conversations.Close()
 }

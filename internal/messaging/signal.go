@@ -18,6 +18,10 @@ const (
 	EventCreated       = "event_created"
 	ParticipantAdded   = "participant_added"
 	ParticipantRemoved = "participant_removed"
+
+	MessageStreamDelta    = "message_stream_delta"
+	MessageStreamComplete = "message_stream_complete"
+	MessageStreamAbort    = "message_stream_abort"
 )
 
 // Signal is something that happened in a conversation, as its listeners are
@@ -29,8 +33,8 @@ type Signal struct {
 	Pos            int64
 	Type           string
 	At             api.Time
-	Message        *Message   // of message_created
-	Data           api.Object // of all others: participantData, messageData or EventData
+	Message        *Message   // of message_created and message_stream_complete
+	Data           api.Object // of all others: participantData, messageData, EventData or StreamData
 }
 
 type participantData struct {
@@ -70,16 +74,39 @@ func (g *Signal) EventData() (d EventData, err error) {
 	return d, err
 }
 
+// StreamData is the data of message_stream_delta, complete and abort.
+type StreamData struct {
+	StreamID        string   `json:"streamId"`
+	UserID          string   `json:"userId,omitempty"`
+	CreatedAt       api.Time `json:"createdAt,omitzero"` // of a delta as the bot says, else of the message
+	Sequence        int64    `json:"sequence,omitzero"`
+	Delta           string   `json:"delta,omitempty"`
+	ClientMessageID string   `json:"clientMessageId,omitempty"`
+	MessageID       string   `json:"messageId,omitempty"` // of complete
+}
+
+// StreamData reads the data of a signal of a stream.
+func (g *Signal) StreamData() (d StreamData, err error) {
+	err = json.Unmarshal(g.Data, &d)
+	return d, err
+}
+
 // signal writes a signal other than message_created under a locked head that
 // has been moved on for it, and tells the listeners after the commit.
 func (s *Service) signal(tx *sqldb.Tx, h head, typ string, data any) error {
+	return s.signalStream(tx, h, "", typ, data, nil)
+}
+
+// signalStream is signal for a delta of a stream, which leaves the log when the
+// stream ends, and for what comes with a message.
+func (s *Service) signalStream(tx *sqldb.Tx, h head, stream, typ string, data any, m *Message) error {
 	b, err := json.Marshal(data)
 	if err != nil {
 		return err
 	}
-	g := &Signal{ConversationID: h.conversationID, InstallationID: h.installationID, BotID: h.botID, Pos: h.pos, Type: typ, At: api.Time(s.now()), Data: b}
-	if _, err := tx.Exec("INSERT INTO signals (conversation_id, pos, type, data, created_at) VALUES ($1, $2, $3, $4, $5)",
-		h.conversationID, h.pos, typ, string(b), int64(g.At)); err != nil {
+	g := &Signal{ConversationID: h.conversationID, InstallationID: h.installationID, BotID: h.botID, Pos: h.pos, Type: typ, At: api.Time(s.now()), Message: m, Data: b}
+	if _, err := tx.Exec("INSERT INTO signals (conversation_id, pos, type, data, created_at, stream) VALUES ($1, $2, $3, $4, $5, $6)",
+		h.conversationID, h.pos, typ, string(b), int64(g.At), stream); err != nil {
 		return err
 	}
 	tx.AfterCommit(func() { s.Listeners(g) })
@@ -136,7 +163,8 @@ func (s *Service) SignalHeads(q sqldb.Q, conversationIDs []string) (map[string]i
 
 // Signals reads up to limit signals of a conversation after a position, in
 // order, and the position up to which the log has been read with them. The
-// positions of what has been deleted since are passed over.
+// positions of what has been deleted since are passed over, and those of the
+// deltas of streams that have ended.
 //
 // Messages have no index by position and need none: their positions rise with
 // their times, so the ones after a position are found from the newest back.
@@ -149,25 +177,63 @@ func (s *Service) Signals(q sqldb.Q, conversationID string, after int64, limit i
 	if err != nil {
 		return nil, after, err
 	}
-	others, err := sqldb.Select[signalRow](q, "signals", "WHERE conversation_id = $1 AND pos > $2 AND pos <= $3 ORDER BY pos LIMIT $4", conversationID, after, head, limit)
+	others, err := sqldb.Select[signalRow](q, "signals", `WHERE conversation_id = $1 AND pos > $2 AND pos <= $3
+		AND (stream = '' OR EXISTS (SELECT 1 FROM streams v WHERE v.conversation_id = signals.conversation_id AND v.id = signals.stream AND v.state = 'open'))
+		ORDER BY pos LIMIT $4`, conversationID, after, head, limit)
 	if err != nil {
 		return nil, after, err
 	}
+	upTo := head // or as far as both have been read
+	if n := len(messages); n == limit {
+		upTo = min(upTo, messages[n-1].Pos)
+	}
+	if n := len(others); n == limit {
+		upTo = min(upTo, others[n-1].Pos)
+	}
 	out := make([]*Signal, 0, len(messages)+len(others))
 	for _, m := range messages {
-		if m.Pos <= head {
+		if m.Pos <= upTo {
 			out = append(out, &Signal{ConversationID: conversationID, InstallationID: m.InstallationID, BotID: m.BotID, Pos: m.Pos, Type: MessageCreated, At: m.CreatedAt, Message: m})
 		}
 	}
 	for _, o := range others {
-		out = append(out, &Signal{ConversationID: conversationID, Pos: o.Pos, Type: o.Type, At: api.Time(o.CreatedAt), Data: o.Data})
+		if o.Pos > upTo {
+			break
+		}
+		g := &Signal{ConversationID: conversationID, Pos: o.Pos, Type: o.Type, At: api.Time(o.CreatedAt), Data: o.Data}
+		if g.Type == MessageStreamComplete {
+			if g.Message, err = completed(q, g, messages); err != nil {
+				return nil, after, err
+			}
+			if g.Message == nil {
+				continue // deleted since
+			}
+		}
+		out = append(out, g)
 	}
 	slices.SortFunc(out, func(a, b *Signal) int { return cmp.Compare(a.Pos, b.Pos) })
 	if len(out) >= limit {
 		out = out[:limit]
 		return out, out[limit-1].Pos, nil
 	}
-	return out, head, nil
+	return out, upTo, nil
+}
+
+// completed is the message that ended a stream, nil if it is gone. It stands
+// just behind its signal, so it is mostly among those that were read with it.
+func completed(q sqldb.Q, g *Signal, read []*Message) (*Message, error) {
+	d, err := g.StreamData()
+	if err != nil {
+		return nil, err
+	}
+	if i := slices.IndexFunc(read, func(m *Message) bool { return m.ID == d.MessageID }); i >= 0 {
+		return read[i], nil
+	}
+	m, err := sqldb.One[Message](q, "messages", "WHERE conversation_id = $1 AND created_at = $2 AND id = $3", g.ConversationID, int64(d.CreatedAt), d.MessageID)
+	if errors.Is(err, sqldb.ErrNoRow) {
+		return nil, nil
+	}
+	return m, err
 }
 
 // messagesAfter reads the oldest limit messages of a conversation whose

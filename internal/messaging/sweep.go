@@ -142,6 +142,8 @@ func (s *Service) sweepConversation(tx *sqldb.Tx, botID, conversationID string) 
 		return n, err
 	}
 	if n, err := first(tx, conversationID,
+		"DELETE FROM streams WHERE conversation_id = $1 AND id IN (SELECT id FROM streams WHERE conversation_id = $1 LIMIT $2)",
+		"DELETE FROM deltas WHERE conversation_id = $1 AND (stream_id, sequence) IN (SELECT stream_id, sequence FROM deltas WHERE conversation_id = $1 LIMIT $2)",
 		"DELETE FROM signals WHERE conversation_id = $1 AND pos IN (SELECT pos FROM signals WHERE conversation_id = $1 LIMIT $2)",
 		"DELETE FROM participants WHERE conversation_id = $1 AND user_id IN (SELECT user_id FROM participants WHERE conversation_id = $1 LIMIT $2)",
 	); err != nil || n > 0 {
@@ -212,6 +214,9 @@ func (s *Service) sweepBot(tx *sqldb.Tx, botID string) (int64, error) {
 
 // expire removes a chunk of what has had its time.
 func (s *Service) expire(tx *sqldb.Tx) (int64, error) {
+	if n, err := s.sweepStreams(tx); err != nil || n > 0 {
+		return n, err
+	}
 	now := s.Now()
 	n, err := tx.Exec("DELETE FROM signals WHERE (conversation_id, pos) IN (SELECT conversation_id, pos FROM signals WHERE created_at < $1 ORDER BY created_at LIMIT $2)",
 		now.Add(-signalsKept).UnixMilli(), chunk)

@@ -113,7 +113,6 @@ func TestSendEvent(t *testing.T) {
 			{"chat:sendEvent", fmt.Sprintf(`{"conversationId":%q,"payload":{}}`, foreign), fault.ReferenceNotFound, "doesn't exist"},
 			{"chat:sendEvent", fmt.Sprintf(`{"conversationId":%q,"payload":{}}`, hooked), fault.ReferenceNotFound, "doesn't exist"},
 			{"chat:sendEvent", fmt.Sprintf(`{"conversationId":%q,"payload":{}}`, id.New("conv")), fault.ReferenceNotFound, "doesn't exist"},
-			{"chat:publishMessageStream", fmt.Sprintf(`{"conversationId":%q,"signal":{}}`, real), fault.InvalidPayload, "planned"},
 			{"chat:other", `{}`, fault.InvalidPayload, "has no action"},
 		} {
 			status, out := call(c.action, c.input)

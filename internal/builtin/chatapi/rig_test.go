@@ -240,8 +240,7 @@ func admitRuntime(req *http.Request, _ auth.Class) (auth.Principal, error) {
 
 // Act implements messaging.Actions.
 func (r *rig) Act(ctx context.Context, botID string, in *auth.Installation, action string, input api.Object) (messaging.Acted, error) {
-	finish, err := r.chat.Act(ctx, botID, in.ID, action, input)
-	return messaging.Acted{Finish: finish}, err
+	return r.chat.Act(ctx, botID, in.ID, action, input)
 }
 
 // Invoke implements delivery.Invoker: it is the bots.

@@ -43,6 +43,26 @@ type deletedSignal struct {
 	UserID         string `json:"userId"`
 }
 
+type deltaSignal struct {
+	StreamID        string   `json:"streamId"`
+	ConversationID  string   `json:"conversationId"`
+	UserID          string   `json:"userId"`
+	CreatedAt       api.Time `json:"createdAt"`
+	ClientMessageID string   `json:"clientMessageId,omitempty"`
+	Sequence        int64    `json:"sequence"`
+	Delta           string   `json:"delta"`
+}
+
+type completeSignal struct {
+	StreamID string  `json:"streamId"`
+	Message  message `json:"message"`
+}
+
+type abortSignal struct {
+	StreamID       string `json:"streamId"`
+	ConversationID string `json:"conversationId"`
+}
+
 // encode makes the text of a signal; nil is for one of a kind that chat
 // clients are not told of.
 func (s *Service) encode(q sqldb.Q, c messaging.Caller, g *messaging.Signal) ([]byte, error) {
@@ -64,8 +84,28 @@ func (s *Service) signalData(q sqldb.Q, c messaging.Caller, g *messaging.Signal)
 		return s.messageDeleted(q, c, g)
 	case messaging.ParticipantAdded, messaging.ParticipantRemoved:
 		return s.participantChanged(q, c, g)
+	case messaging.MessageStreamDelta, messaging.MessageStreamComplete, messaging.MessageStreamAbort:
+		return s.streamChanged(q, c, g)
 	}
 	return nil, nil
+}
+
+func (s *Service) streamChanged(q sqldb.Q, c messaging.Caller, g *messaging.Signal) (any, error) {
+	d, err := g.StreamData()
+	if err != nil {
+		return nil, err
+	}
+	switch g.Type {
+	case messaging.MessageStreamComplete:
+		m, err := s.viewMessage(q, c, g.Message)
+		return completeSignal{d.StreamID, m}, err
+	case messaging.MessageStreamAbort:
+		conversation, err := s.conversationName(q, c, g.ConversationID)
+		return abortSignal{d.StreamID, conversation}, err
+	}
+	out := deltaSignal{StreamID: d.StreamID, CreatedAt: d.CreatedAt, ClientMessageID: d.ClientMessageID, Sequence: d.Sequence, Delta: d.Delta}
+	out.ConversationID, out.UserID, err = s.bothNames(q, c, g.ConversationID, d.UserID)
+	return out, err
 }
 
 func (s *Service) eventCreated(q sqldb.Q, c messaging.Caller, g *messaging.Signal) (any, error) {
