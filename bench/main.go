@@ -24,14 +24,16 @@ import (
 )
 
 type options struct {
-	rounds   int
-	step     time.Duration // length of one measured step
-	messages int           // for the memory scenario
-	idle     time.Duration // before memory is read
-	starts   int           // cold starts a round
-	parley   string
-	out      string
-	date     string
+	rounds        int
+	step          time.Duration // length of one measured step
+	messages      int           // for the memory scenario
+	conversations int           // for the tags scenario
+	timers        int           // for the timers scenario
+	idle          time.Duration // before memory is read
+	starts        int           // cold starts a round
+	parley        string
+	out           string
+	date          string
 }
 
 // A scenario adds its rows to the results: prepare once, then round by round in
@@ -53,6 +55,8 @@ var scenarios = []namedScenario{
 	{"turn", func() scenario { return &turn{} }},
 	{"fanout", func() scenario { return &fanout{} }},
 	{"outside", func() scenario { return &outside{} }},
+	{"tags", func() scenario { return &tags{} }},
+	{"timers", func() scenario { return &timers{} }},
 	{"cold", func() scenario { return &cold{} }},
 	{"memory", func() scenario { return &memory{} }},
 }
@@ -105,11 +109,13 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 func parse(args []string) (*bench, []scenario, error) {
 	b := &bench{}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	names := f.String("scenario", "", "comma-separated: floors,create,turn,fanout,outside,cold,memory; empty runs all")
+	names := f.String("scenario", "", "comma-separated: floors,create,turn,fanout,outside,tags,timers,cold,memory; empty runs all")
 	quick := f.Bool("quick", false, "one short round of everything, to see that it works")
 	f.IntVar(&b.rounds, "rounds", 5, "rounds; the medians are reported")
 	f.DurationVar(&b.step, "step", 3*time.Second, "length of one measured step")
 	f.IntVar(&b.messages, "messages", 100_000, "messages before memory is read")
+	f.IntVar(&b.conversations, "conversations", 1_000_000, "conversations that are filtered by tags")
+	f.IntVar(&b.timers, "timers", 100_000, "timers that are due within a second")
 	f.DurationVar(&b.idle, "idle", 60*time.Second, "pause before memory is read")
 	f.IntVar(&b.starts, "starts", 5, "cold starts in a round")
 	f.StringVar(&b.parley, "parley", "", "binary to measure; empty builds ./cmd/parley")
@@ -120,6 +126,7 @@ func parse(args []string) (*bench, []scenario, error) {
 	}
 	if *quick {
 		b.rounds, b.step, b.messages, b.idle, b.starts = 1, 400*time.Millisecond, 2_000, time.Second, 2
+		b.conversations, b.timers = 10_000, 2_000
 	}
 	wanted := strings.FieldsFunc(*names, func(r rune) bool { return r == ',' || r == ' ' })
 	var chosen []scenario

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,11 +16,14 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"parley/internal/sqldb"
 )
 
-// parley is a server under measurement, with SQLite in a directory of the run.
+// parley is a server under measurement, with a directory of the run.
 type parley struct {
 	bin, dir, addr string
+	database       string // of PostgreSQL; "" = SQLite in dir
 	cmd            *exec.Cmd
 	Env            struct {
 		URL       string `json:"BP_API_URL"`
@@ -38,8 +42,13 @@ func (b *bench) shared(ctx context.Context) (*parley, error) {
 	return p, err
 }
 
-// start runs a fresh server and stops it with the run.
+// start runs a fresh server on SQLite and stops it with the run.
 func (b *bench) start(ctx context.Context, name string) (*parley, error) {
+	return b.startOn(ctx, name, "")
+}
+
+// startOn is start for a server on the database of a URL.
+func (b *bench) startOn(ctx context.Context, name, database string) (*parley, error) {
 	bin, err := b.binary(ctx)
 	if err != nil {
 		return nil, err
@@ -48,7 +57,7 @@ func (b *bench) start(ctx context.Context, name string) (*parley, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &parley{bin: bin, dir: filepath.Join(b.dir, name), addr: addr}
+	p := &parley{bin: bin, dir: filepath.Join(b.dir, name), addr: addr, database: database}
 	if _, err := p.run(ctx); err != nil {
 		return nil, err
 	}
@@ -62,7 +71,7 @@ func (b *bench) start(ctx context.Context, name string) (*parley, error) {
 
 func (p *parley) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(p.bin, args...)
-	cmd.Env = append(os.Environ(), "PARLEY_ADDR="+p.addr, "PARLEY_DATA="+p.dir, "PARLEY_DATABASE_URL=", "PARLEY_LOG_LEVEL=warn")
+	cmd.Env = append(os.Environ(), "PARLEY_ADDR="+p.addr, "PARLEY_DATA="+p.dir, "PARLEY_DATABASE_URL="+p.database, "PARLEY_LOG_LEVEL=warn")
 	return cmd
 }
 
@@ -121,6 +130,16 @@ func (p *parley) end() error {
 		return fmt.Errorf("parley: %w\n%s", err, text[max(0, len(text)-2000):])
 	}
 	return nil
+}
+
+// open opens the database of a server that does not run, to write or read what
+// would take too long through it.
+func (p *parley) open(ctx context.Context, fn func(db *sqldb.DB) error) error {
+	db, err := sqldb.Open(ctx, sqldb.Options{URL: cmp.Or(p.database, filepath.Join(p.dir, "parley.db"))})
+	if err != nil {
+		return err
+	}
+	return errors.Join(fn(db), db.Close())
 }
 
 func freeAddr() (string, error) {

@@ -14,6 +14,7 @@ import (
 type results struct {
 	series map[string][]sample
 	memory *memoryResult
+	timers *timersResult
 }
 
 func (r *results) add(name string, s sample) {
@@ -71,6 +72,10 @@ var targets = []target{
 	{"fan-out to 1,000 listeners, of the bare hub", []string{"fan-out/1000", "hub/1000"}, func(r *results) float64 { return r.ratio("fan-out/1000", "hub/1000", rate) }, 0.9, false, "×", 2},
 	{"door of a Go integration at 64 connections, of asking it directly", []string{"door go/64", "direct go/64"}, func(r *results) float64 { return r.ratio("door go/64", "direct go/64", rate) }, 0.3, false, "×", 2},
 	{"door of an SDK integration at 64 connections, of asking it directly", []string{"door sdk/64", "direct sdk/64"}, func(r *results) float64 { return r.ratio("door sdk/64", "direct sdk/64", rate) }, 0.6, false, "×", 2},
+	tagTarget("SQLite", "one"), tagTarget("SQLite", "rare"), tagTarget("SQLite", "half"),
+	tagTarget("SQLite", "half without one"), tagTarget("SQLite", "early and late"), tagTarget("SQLite", "half without rare"), tagTarget("SQLite", "even and odd"),
+	tagTarget("PostgreSQL", "one"), tagTarget("PostgreSQL", "rare"), tagTarget("PostgreSQL", "half"),
+	tagTarget("PostgreSQL", "half without one"), tagTarget("PostgreSQL", "early and late"), tagTarget("PostgreSQL", "half without rare"), tagTarget("PostgreSQL", "even and odd"),
 	{"cold start on a used database", []string{"cold start"}, func(r *results) float64 { return milliseconds(r.median("cold start", p50)) }, 60, true, "ms", 1},
 }
 
@@ -89,6 +94,8 @@ func (b *bench) report() string {
 	b.creates(&w)
 	b.turnsAndFanOut(&w)
 	b.outsideTable(&w)
+	b.tagTable(&w)
+	b.timerTable(&w)
 	b.footprint(&w)
 	b.floorTable(&w)
 	return w.String()

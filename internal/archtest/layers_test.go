@@ -59,7 +59,7 @@ var layers = []struct{ dir, may string }{
 	{"internal/sqldb/sqldbtest", "schema sqldb sqldb/sqldbtest/pgserver"},
 	{"internal/sqldb/sqldbtest/pgserver", ""},
 	{"internal/sqldb/sqldbtest/pgcluster", "sqldb/sqldbtest/pgserver"},
-	{"bench", "kernel"},
+	{"bench", "kernel sqldb/sqldbtest/pgserver"},
 	{"conformance", "kernel"},
 }
 
