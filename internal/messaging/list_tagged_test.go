@@ -227,3 +227,27 @@ func TestListsByTagsEndARequestThatLooksForLong(t *testing.T) {
 		}
 	})
 }
+
+// A tag that all have does not stand in the way of one that tells them apart,
+// whichever comes first by name.
+func TestGetOrCreateFindsBehindATagThatAllHave(t *testing.T) {
+	each(t, func(r *rig) {
+		get := func(n int) string {
+			return r.ok(hookOfA, "POST", "/v1/chat/conversations/get-or-create",
+				fmt.Sprintf(`{"channel":"hook","tags":{"aa":"all","mm":"%d","zz":"all"},"discriminateByTags":["aa","mm","zz"]}`, n), "conversation")["id"].(string)
+		}
+		var ids []string
+		for n := range 150 {
+			id := get(n)
+			if slices.Contains(ids, id) {
+				r.Fatalf("%d is one that was there", n)
+			}
+			ids = append(ids, id)
+		}
+		for _, n := range []int{0, 1, 75, 148, 149} {
+			if id := get(n); id != ids[n] {
+				r.Errorf("%d is %s, want %s", n, id, ids[n])
+			}
+		}
+	})
+}

@@ -138,9 +138,29 @@ func (d discriminator) lockKey(c Caller, kind string, more ...string) []string {
 
 // candidates lists the newest entities that have all of d's tags.
 func (d discriminator) candidates(q sqldb.Q, c Caller, kind string) ([]string, error) {
-	w := d.where(c, kind)
-	return column(q, "SELECT t.entity FROM tags t "+w.String()+" ORDER BY t.created_at DESC, t.entity DESC LIMIT 500", w.Args...)
+	w := &walk{bot: c.Bot.ID, kind: kind}
+	for _, k := range slices.Sorted(maps.Keys(d.tags)) {
+		w.tags = append(w.tags, wantedTag{c.Owner(), k, indexed(d.tags[k])})
+	}
+	var ids []string
+	for n := range steps {
+		found, err := w.next(q, n)
+		if err != nil {
+			return nil, err
+		}
+		for _, at := range found {
+			ids = append(ids, at.ID)
+		}
+		if w.ended || len(ids) >= maxCandidates {
+			break
+		}
+	}
+	return ids, nil
 }
+
+// maxCandidates is the number of entities with the same tags among which the one
+// that is meant is looked for.
+const maxCandidates = 500
 
 // message finds the newest message of a conversation that d means, "" if there is none.
 func (d discriminator) message(q sqldb.Q, c Caller, conversationID string) (string, error) {
