@@ -23,6 +23,8 @@ const (
 	countShards = 16
 	// maxCountNames is the number of names a bot may count under in a day: they
 	// say what happens, not to whom.
+	//
+	// Compat: the cloud names no such limit.
 	maxCountNames = 500
 	// countsKept is how long counts are kept: a year can be held against the one before.
 	countsKept = 2 * 366 * 24 * time.Hour

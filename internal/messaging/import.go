@@ -28,6 +28,9 @@ func (s *Service) importOps() []api.Op {
 
 // maxImportRows is the number of rows one import may write: messages, their
 // tags, and what is locked or added for them.
+//
+// Compat: the cloud names no such limit. It is reached by a hundred messages
+// with four tags each.
 const maxImportRows = 500
 
 type importMessagesInput struct {
@@ -191,12 +194,8 @@ func (m *importing) heads(tx *sqldb.Tx) (map[string]head, error) {
 }
 
 func (m *importing) getOrAdd(tx *sqldb.Tx, h head, i int) (*Message, error) {
-	found, err := m.keys[i].message(tx, m.c, h.conversationID)
-	if err != nil {
-		return nil, err
-	}
-	if found != "" {
-		return m.s.Message(tx, m.c, found)
+	if found, err := m.s.findMessage(tx, m.c, NewMessage{ConversationID: h.conversationID}, m.keys[i]); err != nil || found != nil {
+		return found, err
 	}
 	in, at := m.messages[i], int64(m.messages[i].CreatedAt)
 	one := &Message{
