@@ -44,6 +44,26 @@ func (u botUsers) CreateBotUser(tx *sqldb.Tx, botID, name string, at int64) erro
 	return u.p.messaging.CreateBotUser(tx, botID, name, at)
 }
 
+// botEvents is bot.Recurring.
+type botEvents struct{ p *parts }
+
+func (e botEvents) Recur(tx *sqldb.Tx, botID string, events map[string]bot.RecurringEvent) error {
+	declared := make(map[string]messaging.Recurring, len(events))
+	for name, v := range events {
+		declared[name] = messaging.Recurring(v)
+	}
+	return e.p.messaging.Recur(tx, botID, declared)
+}
+
+func (e botEvents) Failures(q sqldb.Q, botID string) (map[string]bot.Failure, error) {
+	found, err := e.p.messaging.RecurringFailures(q, botID)
+	out := make(map[string]bot.Failure, len(found))
+	for _, f := range found {
+		out[f.Name] = bot.Failure{Attempts: f.Attempts, Reason: f.Reason}
+	}
+	return out, err
+}
+
 // integrations is bot.Catalog.
 type integrations struct{ p *parts }
 

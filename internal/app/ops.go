@@ -114,7 +114,7 @@ func (p *parts) resetInstallations(tx *sqldb.Tx, integrationID string) error {
 
 func (p *parts) makeBot() (err error) {
 	p.bot, err = bot.New(bot.Config{
-		DB: p.db, Bus: p.bus, Box: p.box, Users: botUsers{p}, Catalog: integrations{p}, PublicURL: p.url,
+		DB: p.db, Bus: p.bus, Box: p.box, Users: botUsers{p}, Recurring: botEvents{p}, Catalog: integrations{p}, PublicURL: p.url,
 		Timers:  p.timers,
 		Enqueue: func(tx *sqldb.Tx, l delivery.Lane) (int64, error) { return p.delivery.Enqueue(tx, l) },
 		Deleting: func(tx *sqldb.Tx, botID string) error {

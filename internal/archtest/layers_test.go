@@ -26,6 +26,7 @@ var layers = []struct{ dir, may string }{
 	{"internal/auth", "fault id"},
 	{"internal/once", "auth fault id sqldb"},
 	{"internal/jsonschema", "fault"},
+	{"internal/cron", ""},
 	{"internal/api", "auth fault id once page sqldb tag"},
 	{"internal/patch", "api fault"},
 
@@ -64,7 +65,7 @@ var layers = []struct{ dir, may string }{
 }
 
 var groups = map[string]string{
-	"kernel":  "internal/fault internal/id internal/schema internal/sqldb internal/bus internal/cache internal/page internal/tag internal/lease internal/outbound internal/auth internal/once internal/jsonschema internal/api internal/patch",
+	"kernel":  "internal/fault internal/id internal/schema internal/sqldb internal/bus internal/cache internal/page internal/tag internal/lease internal/outbound internal/auth internal/once internal/jsonschema internal/cron internal/api internal/patch",
 	"engines": "internal/endpoint internal/delivery internal/realtime internal/timer",
 	"modules": "internal/workspace internal/bot internal/catalog internal/messaging",
 	"builtin": "internal/builtin/chatapi internal/builtin/echobot",
@@ -78,6 +79,7 @@ var confined = []struct{ imports, dirs, why string }{
 	{"github.com/nats-io", "internal/bus", "the bus is the only thing that differs between one node and many"},
 	{"github.com/golang-jwt", "internal/auth", "credentials are checked in one place"},
 	{"github.com/santhosh-tekuri/jsonschema", "internal/jsonschema", "its defaults read files and hang on patterns"},
+	{"github.com/hashicorp/cronexpr", "internal/cron", "which lines are taken is decided in one place"},
 	{"github.com/dlclark/regexp2", "internal/jsonschema", "a pattern needs its time limit"},
 	{"github.com/go-chi/chi", "internal/api", "operations are mounted from their tables, not by hand"},
 	{"github.com/spf13/cobra", "cmd/parley", "the server does not know that there is a command line"},

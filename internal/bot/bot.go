@@ -27,6 +27,28 @@ type Users interface {
 	CreateBotUser(tx *sqldb.Tx, botID, name string, at int64) error
 }
 
+// Recurring makes the events happen that bots declare to recur; messaging does.
+type Recurring interface {
+	// Recur makes exactly these events of a bot recur, in the transaction that
+	// changes the bot. One that is declared as before goes on undisturbed.
+	Recur(tx *sqldb.Tx, botID string, events map[string]RecurringEvent) error
+	// Failures tells of the events of a bot that its last tries did not get through.
+	Failures(q sqldb.Q, botID string) (map[string]Failure, error)
+}
+
+// RecurringEvent is an event that a bot gets at times.
+type RecurringEvent struct {
+	Cron    string
+	Type    string
+	Payload api.Object
+}
+
+// Failure is what a recurring event has met with.
+type Failure struct {
+	Attempts int64 // tries in a row that failed
+	Reason   string
+}
+
 // Catalog finds integrations; catalog does.
 type Catalog interface {
 	// Lookup finds a version of an integration by its id as q sees it; nil, nil
@@ -53,11 +75,12 @@ type Integration struct {
 
 // Config are the parts a Service needs.
 type Config struct {
-	DB      *sqldb.DB
-	Bus     bus.Bus
-	Box     *auth.Box
-	Users   Users
-	Catalog Catalog
+	DB        *sqldb.DB
+	Bus       bus.Bus
+	Box       *auth.Box
+	Users     Users
+	Catalog   Catalog
+	Recurring Recurring
 	// PublicURL is where installations are reached from outside, without a slash at the end.
 	PublicURL string
 	// Enqueue puts the registration of an installation into its lane; the engine
@@ -96,7 +119,7 @@ const (
 // New checks c and returns a ready Service. Close it when no request runs any more.
 func New(c Config) (*Service, error) {
 	for name, missing := range map[string]bool{
-		"DB": c.DB == nil, "Bus": c.Bus == nil, "Box": c.Box == nil, "Users": c.Users == nil,
+		"DB": c.DB == nil, "Bus": c.Bus == nil, "Box": c.Box == nil, "Users": c.Users == nil, "Recurring": c.Recurring == nil,
 		"Catalog": c.Catalog == nil, "Enqueue": c.Enqueue == nil, "Timers": c.Timers == nil, "PublicURL": c.PublicURL == "", "Now": c.Now == nil,
 	} {
 		if missing {
@@ -135,31 +158,31 @@ func (s *Service) now() api.Time { return api.At(s.Now()) }
 
 // Bot is a bot as its owner sees it.
 type Bot struct {
-	ID               string                `json:"id"`
-	CreatedAt        api.Time              `json:"createdAt"`
-	UpdatedAt        api.Time              `json:"updatedAt"`
-	SigningSecret    string                `json:"signingSecret" doc:"Signs what Parley sends to the bot."`
-	Integrations     map[string]installed  `json:"integrations" doc:"What is installed, by alias if x-multiple-integrations is true, else by integration id."`
-	Plugins          map[string]api.Object `json:"plugins"`
-	MaxExecutionTime *int64                `json:"maxExecutionTime,omitempty" doc:"Seconds that one call to the bot may take."`
-	User             tags                  `json:"user"`
-	Conversation     tags                  `json:"conversation"`
-	Message          tags                  `json:"message"`
-	States           map[string]state      `json:"states"`
-	Configuration    configuration         `json:"configuration"`
-	Events           map[string]event      `json:"events"`
-	RecurringEvents  map[string]api.Object `json:"recurringEvents"`
-	Subscriptions    subscriptions         `json:"subscriptions"`
-	Actions          map[string]action     `json:"actions"`
-	Tags             map[string]string     `json:"tags"`
-	Name             string                `json:"name"`
-	Description      string                `json:"description,omitempty"`
-	DeployedAt       api.Time              `json:"deployedAt,omitzero" doc:"When the bot was last given a place to run at."`
-	Dev              bool                  `json:"dev"`
-	CreatedBy        string                `json:"createdBy,omitempty" doc:"Account that created the bot."`
-	AlwaysAlive      bool                  `json:"alwaysAlive"`
-	Status           string                `json:"status" enum:"active,deploying,deleting"`
-	Medias           []media               `json:"medias"`
+	ID               string                    `json:"id"`
+	CreatedAt        api.Time                  `json:"createdAt"`
+	UpdatedAt        api.Time                  `json:"updatedAt"`
+	SigningSecret    string                    `json:"signingSecret" doc:"Signs what Parley sends to the bot."`
+	Integrations     map[string]installed      `json:"integrations" doc:"What is installed, by alias if x-multiple-integrations is true, else by integration id."`
+	Plugins          map[string]api.Object     `json:"plugins"`
+	MaxExecutionTime *int64                    `json:"maxExecutionTime,omitempty" doc:"Seconds that one call to the bot may take."`
+	User             tags                      `json:"user"`
+	Conversation     tags                      `json:"conversation"`
+	Message          tags                      `json:"message"`
+	States           map[string]state          `json:"states"`
+	Configuration    configuration             `json:"configuration"`
+	Events           map[string]event          `json:"events"`
+	RecurringEvents  map[string]recurringEvent `json:"recurringEvents"`
+	Subscriptions    subscriptions             `json:"subscriptions"`
+	Actions          map[string]action         `json:"actions"`
+	Tags             map[string]string         `json:"tags"`
+	Name             string                    `json:"name"`
+	Description      string                    `json:"description,omitempty"`
+	DeployedAt       api.Time                  `json:"deployedAt,omitzero" doc:"When the bot was last given a place to run at."`
+	Dev              bool                      `json:"dev"`
+	CreatedBy        string                    `json:"createdBy,omitempty" doc:"Account that created the bot."`
+	AlwaysAlive      bool                      `json:"alwaysAlive"`
+	Status           string                    `json:"status" enum:"active,deploying,deleting"`
+	Medias           []media                   `json:"medias"`
 }
 
 type tags struct {

@@ -201,6 +201,9 @@ func (s *Service) create(tx *sqldb.Tx, c creation) (*row, error) {
 	if _, err := sqldb.Insert(tx, "bots", r); err != nil {
 		return nil, err
 	}
+	if err := s.recur(tx, r, &c.common); err != nil {
+		return nil, err
+	}
 	return r, s.Users.CreateBotUser(tx, r.ID, r.Name, int64(at))
 }
 
@@ -299,6 +302,9 @@ func (s *Service) update(tx *sqldb.Tx, workspaceID string, in *updateInput) (*ro
 		return nil, nil, err
 	}
 	if err := sqldb.Update(tx, "bots", r, sqldb.Column{Name: "id", Field: &r.ID}); err != nil {
+		return nil, nil, err
+	}
+	if err := s.recur(tx, r, &in.common); err != nil {
 		return nil, nil, err
 	}
 	s.announce(tx, r.ID, ended)
@@ -413,6 +419,9 @@ func (s *Service) view(q sqldb.Q, r *row, rows []*installation, multiple string)
 		DeployedAt: r.DeployedAt, Dev: r.Dev, CreatedBy: r.CreatedBy, Status: "active",
 	}
 	r.Definition.show(b)
+	if err := s.showRecurring(q, r, b); err != nil {
+		return nil, err
+	}
 	for _, in := range slices.Backward(rows) {
 		if in.Removed {
 			continue

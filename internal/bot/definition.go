@@ -19,6 +19,7 @@ const (
 	maxTagDefinitions = 50
 	maxStates         = 20
 	maxEvents         = 20
+	maxRecurring      = 50
 	maxSchema         = 100 << 10
 	maxConfiguration  = 20 << 10
 	maxDefinition     = 8 << 20 // everything together; the body may be larger, for it may bring code
@@ -28,19 +29,19 @@ const (
 // requests and is what the database holds, so that members which this version
 // does not know are kept as they came: a newer client finds them again.
 type definition struct {
-	User             tagsIn               `json:"user,omitzero"`
-	Conversation     tagsIn               `json:"conversation,omitzero"`
-	Message          tagsIn               `json:"message,omitzero"`
-	States           map[string]*stateIn  `json:"states,omitempty"`
-	Events           map[string]*eventIn  `json:"events,omitempty"`
-	Actions          map[string]*actionIn `json:"actions,omitempty"`
-	RecurringEvents  map[string]*api.Raw  `json:"recurringEvents,omitempty" doc:"Must be empty: Parley has no scheduler yet."`
-	Subscriptions    subscriptionsIn      `json:"subscriptions,omitzero"`
-	Configuration    configurationIn      `json:"configuration,omitzero"`
-	Medias           *[]media             `json:"medias,omitzero"`
-	MaxExecutionTime *int64               `json:"maxExecutionTime,omitzero" min:"1" max:"900" doc:"Seconds that one call to the bot may take."`
-	AlwaysAlive      *bool                `json:"alwaysAlive,omitzero"`
-	Extra            api.Extra            `json:",embed"`
+	User             tagsIn                  `json:"user,omitzero"`
+	Conversation     tagsIn                  `json:"conversation,omitzero"`
+	Message          tagsIn                  `json:"message,omitzero"`
+	States           map[string]*stateIn     `json:"states,omitempty"`
+	Events           map[string]*eventIn     `json:"events,omitempty"`
+	Actions          map[string]*actionIn    `json:"actions,omitempty"`
+	RecurringEvents  map[string]*recurringIn `json:"recurringEvents,omitempty"`
+	Subscriptions    subscriptionsIn         `json:"subscriptions,omitzero"`
+	Configuration    configurationIn         `json:"configuration,omitzero"`
+	Medias           *[]media                `json:"medias,omitzero"`
+	MaxExecutionTime *int64                  `json:"maxExecutionTime,omitzero" min:"1" max:"900" doc:"Seconds that one call to the bot may take."`
+	AlwaysAlive      *bool                   `json:"alwaysAlive,omitzero"`
+	Extra            api.Extra               `json:",embed"`
 }
 
 // The parts of a definition as they are shown (label, state, event, action) and
@@ -131,14 +132,8 @@ type configurationIn struct {
 // first violation in the order of the names, so that a request gets the same
 // answer each time.
 //
-// Compat: the cloud also takes recurring events, code, plugins, secrets and
-// blocked. Parley refuses each until it can do what it promises.
+// Compat: the cloud also takes code, plugins, secrets and blocked. Parley refuses each until it can do what it promises.
 func (d *definition) check() error {
-	for _, name := range slices.Sorted(maps.Keys(d.RecurringEvents)) {
-		if e := d.RecurringEvents[name]; e != nil && string(*e) != "null" {
-			return fault.InvalidPayload.New("recurringEvents.%.200s: this version of Parley has no scheduler yet, so the event would never fire; leave recurringEvents out", name)
-		}
-	}
 	for _, t := range d.tagged() {
 		for _, key := range slices.Sorted(maps.Keys(t.Tags)) {
 			if err := tag.CheckKey(key); err != nil {
@@ -146,10 +141,13 @@ func (d *definition) check() error {
 			}
 		}
 	}
-	if err := cmp.Or(patch.CheckNames("states", d.States), patch.CheckNames("events", d.Events), patch.CheckNames("actions", d.Actions)); err != nil {
+	if err := cmp.Or(patch.CheckNames("states", d.States), patch.CheckNames("events", d.Events), patch.CheckNames("actions", d.Actions), patch.CheckNames("recurringEvents", d.RecurringEvents)); err != nil {
 		return err
 	}
 	if err := d.checkSchemas(); err != nil {
+		return err
+	}
+	if err := d.checkRecurring(); err != nil {
 		return err
 	}
 	if data := d.Configuration.Data; data != nil && len(*data) > maxConfiguration {
@@ -213,6 +211,7 @@ func (d *definition) merge(in *definition) {
 	d.States = patch.Merge(d.States, in.States, nil)
 	d.Events = patch.Merge(d.Events, in.Events, (*eventIn).after)
 	d.Actions = patch.Merge(d.Actions, in.Actions, (*actionIn).after)
+	d.RecurringEvents = patch.Merge(d.RecurringEvents, in.RecurringEvents, nil)
 	d.Subscriptions.merge(&in.Subscriptions)
 	if in.Configuration.Schema != nil {
 		d.Configuration.Schema = in.Configuration.Schema
@@ -277,6 +276,7 @@ func (d *definition) checkSize() error {
 		{"message.tags", len(d.Message.Tags), maxTagDefinitions},
 		{"states", len(d.States), maxStates},
 		{"events", len(d.Events), maxEvents},
+		{"recurringEvents", len(d.RecurringEvents), maxRecurring},
 	} {
 		if part.n > part.most {
 			return fault.LimitExceeded.New("%s would have %d entries, the limit is %d", part.name, part.n, part.most)
@@ -314,6 +314,12 @@ func (d *definition) unknown(visit func(path string)) {
 			patch.Unknown("actions.*", v.Extra, visit)
 			patch.Unknown("actions.*.input", v.Input.Extra, visit)
 			patch.Unknown("actions.*.output", v.Output.Extra, visit)
+		}
+	}
+	for _, v := range d.RecurringEvents {
+		if v != nil {
+			patch.Unknown("recurringEvents.*", v.Extra, visit)
+			patch.Unknown("recurringEvents.*.schedule", v.Schedule.Extra, visit)
 		}
 	}
 	patch.Unknown("subscriptions", d.Subscriptions.Extra, visit)

@@ -98,7 +98,7 @@ func newRig(t *testing.T, db *sqldb.DB, b bus.Bus, maxAge time.Duration) *rig {
 	r.timers = timer.New(timer.Config{DB: db, Now: now, Log: log})
 	r.Service, err = New(Config{
 		Enqueue: r.engine.Enqueue, Timers: r.timers,
-		DB: db, Bus: b, Box: box, Users: users{}, Catalog: catalogue{}, PublicURL: "https://bots.example.com/", Now: now, MaxAge: maxAge, Log: log,
+		DB: db, Bus: b, Box: box, Users: users{}, Recurring: recurrences{}, Catalog: catalogue{}, PublicURL: "https://bots.example.com/", Now: now, MaxAge: maxAge, Log: log,
 		Changed: func(botID string) { r.note(&r.changed, botID) },
 		Ended:   func(installationID string) { r.note(&r.ended, installationID) },
 	})
@@ -133,6 +133,40 @@ func (users) CreateBotUser(tx *sqldb.Tx, botID, name string, at int64) error {
 	}
 	_, err := tx.Exec("INSERT INTO users (id, bot_id, installation_id, name, tags, created_at, updated_at) VALUES ($1, $1, '', $2, '{}', $3, $3)", botID, name, at)
 	return err
+}
+
+// recurrences keeps the recurring events of bots where messaging does.
+type recurrences struct{}
+
+func (recurrences) Recur(tx *sqldb.Tx, botID string, events map[string]RecurringEvent) error {
+	if _, err := tx.Exec("DELETE FROM recurring_events WHERE bot_id = $1", botID); err != nil {
+		return err
+	}
+	for name, e := range events {
+		if _, err := tx.Exec("INSERT INTO recurring_events (id, bot_id, name, cron, type, payload, failed_attempts, last_failure_reason) VALUES ($1, $2, $3, $4, $5, $6, 0, '')",
+			botID+name, botID, name, e.Cron, e.Type, string(e.Payload)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (recurrences) Failures(q sqldb.Q, botID string) (map[string]Failure, error) {
+	rows, err := q.Query("SELECT name, failed_attempts, last_failure_reason FROM recurring_events WHERE bot_id = $1 AND failed_attempts > 0", botID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := map[string]Failure{}
+	for rows.Next() {
+		var name string
+		var f Failure
+		if err := rows.Scan(&name, &f.Attempts, &f.Reason); err != nil {
+			return nil, err
+		}
+		out[name] = f
+	}
+	return out, rows.Err()
 }
 
 // catalogue has two versions of chat and one other integration.

@@ -131,6 +131,7 @@ func New(c Config) (*Service, error) {
 	s.handleWorkflowTimers()
 	s.handleScheduleTimers()
 	s.handleStateTimers()
+	s.handleRecurringTimers()
 	return s, nil
 }
 

@@ -192,16 +192,16 @@ func (s *Service) outbox(tx *sqldb.Tx, m *Message) error {
 }
 
 // lane is the order in which an event reaches its bot: that of its
-// conversation, that of the workflow or state it tells of, or its own where it has none.
+// conversation, that of what it tells of, or its own.
 func lane(e *Event) delivery.Lane {
 	l := delivery.Lane{Key: "evt:" + e.ID, Endpoint: "bot:" + e.BotID, Ephemeral: true}
 	switch {
 	case e.ConversationID != "":
 		l.Key, l.Ephemeral = "bot:"+e.BotID+":conv:"+e.ConversationID, false
-	case e.BareType == eventStateExpired && e.InstallationID == "":
-		l.Key = e.Lane // that of the state
 	case e.BareType == eventWorkflowUpdate && e.InstallationID == "":
 		l.Key, l.Ephemeral = workflowLane(e.BotID, e.WorkflowID), false
+	case e.Lane != "":
+		l.Key = e.Lane // that of the state or recurring event it tells of
 	}
 	return l
 }

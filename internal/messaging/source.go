@@ -109,6 +109,9 @@ func (s Source) Done(tx *sqldb.Tx, w *delivery.Work, o delivery.Outcome) error {
 	if isOutgoing(w.Lane) {
 		return s.doneOutgoing(tx, w, o)
 	}
+	if err := s.recurred(tx, w.Lane, o); err != nil {
+		return err
+	}
 	// No row: the event was deleted with its conversation while the bot had it.
 	workflowID, awaited := "", true
 	rows, err := tx.Query("UPDATE events SET status = $1, failure_reason = $2, attempts = $3 WHERE bot_id = $4 AND id = $5 AND status = 'pending' RETURNING workflow_id, awaited",

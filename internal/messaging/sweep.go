@@ -31,6 +31,9 @@ func (s *Service) bury(tx *sqldb.Tx, kind, botID, entityID string) error {
 
 // BuryBot marks a bot deleted: everything messaging keeps for it goes.
 func (s *Service) BuryBot(tx *sqldb.Tx, botID string) error {
+	if err := s.Recur(tx, botID, nil); err != nil {
+		return err
+	}
 	return s.bury(tx, tombstoneBot, botID, botID)
 }
 

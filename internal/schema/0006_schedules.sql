@@ -22,3 +22,16 @@ CREATE INDEX scheduled_messages_conversation ON scheduled_messages (conversation
 
 ALTER TABLE states ADD COLUMN expiry BIGINT NOT NULL DEFAULT 0; -- idle milliseconds after which it is removed; 0 = never
 ALTER TABLE states ADD COLUMN expiry_set BOOLEAN NOT NULL DEFAULT FALSE; -- by a request; otherwise it is what the definition declares
+
+-- What a bot's definition says of its recurring events, and what they have met with. The timer has the same id.
+CREATE TABLE recurring_events (
+  id                  TEXT PRIMARY KEY,
+  bot_id              TEXT NOT NULL,
+  name                TEXT NOT NULL,
+  cron                TEXT NOT NULL,
+  type                TEXT NOT NULL,
+  payload             TEXT NOT NULL,
+  failed_attempts     BIGINT NOT NULL, -- in a row
+  last_failure_reason TEXT NOT NULL
+);
+CREATE UNIQUE INDEX recurring_events_name ON recurring_events (bot_id, name);
