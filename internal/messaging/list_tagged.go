@@ -181,20 +181,27 @@ func entities[T any, P sqldb.RowOf[T]](q sqldb.Q, l *listing, pages *page.List, 
 	return out, nil
 }
 
-// among reads the first page of what fits the list among the entities found. The
-// limit keeps planners from another index than that of the ids.
+// among reads the first page of what fits the list among the entities found.
 func among[T any, P sqldb.RowOf[T]](q sqldb.Q, l *listing, pages *page.List, found []page.Cursor) ([]*T, error) {
 	ids := make([]string, len(found))
 	for i, c := range found {
 		ids[i] = c.ID
 	}
 	w := l.Where.Clone()
-	from := "id IN " + sqldb.In(w, ids)
-	if l.table == "messages" { // whose primary key begins with the bot
-		from = "bot_id = " + w.Arg(l.caller.Bot.ID) + " AND " + from
-	}
+	from := byID(w, l.table, l.caller.Bot.ID, ids)
 	tail := pages.Keyset(w, cmp.Or(l.key, "e.created_at"), "e.id")
-	return rowsOf[T, P](q, fmt.Sprintf("(SELECT * FROM %s WHERE %s LIMIT %d) e %s %s", l.table, from, len(ids), w.String(), tail), w.Args)
+	return rowsOf[T, P](q, from+" "+w.String()+" "+tail, w.Args)
+}
+
+// byID is what to read entities e from by their ids. Beside more ids than a few
+// SQLite, without statistics, takes any index on the bot for the better one, and
+// reads all that the bot has: the limit keeps every other condition apart.
+func byID(w *sqldb.Where, table, botID string, ids []string) string {
+	cond := "id IN " + sqldb.In(w, ids)
+	if table == "messages" { // whose primary key begins with the bot
+		cond = "bot_id = " + w.Arg(botID) + " AND " + cond
+	}
+	return fmt.Sprintf("(SELECT * FROM %s WHERE %s LIMIT %d) e", table, cond, len(ids))
 }
 
 // short ends a page that took too many steps to fill.

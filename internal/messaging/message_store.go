@@ -141,9 +141,9 @@ func manyByID[T any, P sqldb.RowOf[T]](q sqldb.Q, table string, c Caller, ids []
 		return nil, nil
 	}
 	w := &sqldb.Where{}
-	w.And("bot_id = ?", c.Bot.ID)
-	w.And("id IN " + sqldb.In(w, ids))
-	out, err := sqldb.Select[T, P](q, table, w.String(), w.Args...)
+	from := byID(w, table, c.Bot.ID, ids)
+	w.And("e.bot_id = ?", c.Bot.ID)
+	out, err := rowsOf[T, P](q, from+" "+w.String(), w.Args)
 	for _, v := range out {
 		as(v)
 	}
