@@ -109,6 +109,9 @@ bot.on.event('chat:custom', async ({ event, client }) => {
   await client.callAction({ type: 'chat:sendEvent', input: { conversationId: event.conversationId, payload: event.payload.payload } })
 })
 
+bot.on.event('timely', async ({ event }) => tell({ kind: 'timely', id: event.id, payload: event.payload, at: Date.now() }))
+bot.on.stateExpired('*', async ({ state }) => tell({ kind: 'expired', state, at: Date.now() }))
+
 const hear = (what) => async (props) => {
   const { workflow, event, conversation, user } = props
   tell({ kind: 'workflow', what, id: workflow.id, status: workflow.status, of: event.workflowId, conversation: conversation?.id, user: user?.id, inConversation: event.conversationId })

@@ -509,9 +509,9 @@ test('a removed user, conversation or participant ends what hangs on it', async 
 // ── planned operations ─────────────────────────────────────────────────────────
 
 test('operations that are planned or refused answer a typed error', async () => {
-  const later = operations.filter((o) => o.family === 'runtime' && o.state !== 'done')
+  const later = operations.filter((o) => ['runtime', 'files', 'tables'].includes(o.family) && o.state !== 'done')
   assert.ok(later.length > 0)
-  const input = { id: nowhere, key: 'x', type: 'conversation', name: 'x', payload: {}, tags: {}, expiry: 1, messages: [], status: 'pending', input: {} }
+  const input = { id: nowhere, key: 'x', table: 'x', type: 'conversation', name: 'x', payload: {}, tags: {}, expiry: 1, messages: [], status: 'pending', input: {} }
   for (const o of later) {
     const e = await b[o.name]({ ...input }).then(() => null, (e) => e)
     assert.ok(e?.isApiError && e.type !== 'Internal' && e.code >= 400, `${o.name}: ${e}`)
