@@ -97,7 +97,7 @@ func each(t *testing.T, fn func(r *rig)) {
 }
 
 func newRig(t testing.TB, db *sqldb.DB) *rig {
-	r := &rig{TB: t, town: newTown(), arrived: make(chan struct{}, 10000)}
+	r := &rig{TB: t, town: newTown(), arrived: make(chan struct{}, 1<<20)}
 	b := bus.NewLocal()
 	source := &Source{}
 	engine, err := delivery.New(delivery.Config{Log: slog.New(slog.DiscardHandler), DB: db, Bus: b, Source: source, Invoker: r, Exclusive: true})
