@@ -38,9 +38,15 @@ func (c *calendar) now() time.Time { return time.Now().Add(time.Duration(c.ahead
 // in is a time from now as clients write it.
 func (c *calendar) in(d time.Duration) string { return api.At(c.now().Add(d)).String() }
 
-// forward lets time pass, and what is due happen.
+// forward lets time pass, and what is due happen. What was written before and
+// nobody waited for, as the use of a state, is written first.
 func (c *calendar) forward(d time.Duration) {
 	c.Helper()
+	written := make(chan error, 1)
+	c.s.DB.WriteSoon(func(*sqldb.Tx) error { return nil }, func(err error) { written <- err })
+	if err := <-written; err != nil {
+		c.Fatal(err)
+	}
 	c.ahead.Add(int64(d))
 	c.fire()
 }
