@@ -344,7 +344,7 @@ func (e *Engine) fire(ctx context.Context, t Timer) error {
 	if failed == nil {
 		failed = e.DB.Write(ctx, func(tx *sqldb.Tx) error {
 			began = false
-			mine, err := e.claim(tx, t)
+			mine, err := e.claim(tx, &t)
 			if err != nil || !mine {
 				return err
 			}
@@ -369,13 +369,16 @@ func (e *Engine) prepare(ctx context.Context, t Timer) (do Fire, err error) {
 	return e.kinds[t.Kind](ctx, t)
 }
 
-// claim removes a timer, unless it has been fired, canceled or set anew.
-func (e *Engine) claim(tx *sqldb.Tx, t Timer) (bool, error) {
-	n, err := tx.Exec("DELETE FROM timers WHERE kind = $1 AND id = $2 AND due = $3", t.Kind, t.ID, t.Due)
-	if err == nil && n == 0 {
+// claim removes a timer that is due, unless it has been fired or canceled, or is
+// not due any more. One that has been moved is taken as it is now.
+func (e *Engine) claim(tx *sqldb.Tx, t *Timer) (bool, error) {
+	due, err := sqldb.Scalar[int64](tx, "DELETE FROM timers WHERE kind = $1 AND id = $2 AND due <= $3 RETURNING due", t.Kind, t.ID, e.Now().UnixMilli())
+	if errors.Is(err, sqldb.ErrNoRow) {
 		e.beaten.Store(true)
+		return false, nil
 	}
-	return n == 1, err
+	t.Due = due
+	return err == nil, err
 }
 
 // moveOn gives a timer that failed another time.
@@ -383,7 +386,8 @@ func (e *Engine) moveOn(ctx context.Context, t Timer, failed error) error {
 	wait := min(time.Second<<min(t.Failures, 20), longest)
 	e.Log.Error("a timer cannot be carried out and is tried again", "kind", t.Kind, "id", t.ID, "bot", t.BotID, "failures", t.Failures+1, "after", wait, "err", failed)
 	return e.DB.Write(ctx, func(tx *sqldb.Tx) error {
-		_, err := tx.Exec("UPDATE timers SET due = $1, failures = failures + 1 WHERE kind = $2 AND id = $3 AND due = $4", e.Now().Add(wait).UnixMilli(), t.Kind, t.ID, t.Due)
+		now := e.Now()
+		_, err := tx.Exec("UPDATE timers SET due = $1, failures = failures + 1 WHERE kind = $2 AND id = $3 AND due <= $4", now.Add(wait).UnixMilli(), t.Kind, t.ID, now.UnixMilli())
 		return err
 	})
 }

@@ -184,6 +184,32 @@ func TestSetRacesWithFiring(t *testing.T) {
 	})
 }
 
+// A timer that is moved between the look at it and its transaction fires if it
+// is due all the same, and not before.
+func TestTimerThatIsMovedWhileItIsLookedAt(t *testing.T) {
+	each(t, func(w *world) {
+		e := w.engine(nil)
+		seen := []Timer{w.in(-3*time.Second, "due"), w.in(-3*time.Second, "later"), w.in(-3*time.Second, "gone")}
+		w.set(e, seen...)
+		w.set(e, w.in(-time.Second, "due"), w.in(time.Second, "later"))
+		w.cancel(e, "gone")
+		for _, x := range seen {
+			if err := e.fire(t.Context(), x); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := w.await(1); got[0] != "due" {
+			t.Errorf("fired %q", got)
+		}
+		if got := w.log(); len(got) != 1 {
+			t.Errorf("fired %q", got)
+		}
+		if got := w.column("SELECT id FROM timers"); !slices.Equal(got, []string{"later"}) {
+			t.Errorf("left are %q", got)
+		}
+	})
+}
+
 func TestFailingTimerIsTriedAgainAndHindersNoOther(t *testing.T) {
 	broken := map[string]func(tx *sqldb.Tx) error{
 		"error":     func(*sqldb.Tx) error { return errors.New("not now") },
