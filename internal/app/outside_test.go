@@ -13,13 +13,17 @@ import (
 	"parley/internal/bot"
 )
 
-// installed is a bot with an integration at url.
-func (s *server) installed(url string) (botID, door string) {
+// patient is a time limit that a slow machine does not come near, in seconds.
+const patient = 60
+
+// installed is a bot with an integration at url that may take limit seconds for
+// an operation.
+func (s *server) installed(url string, limit int) (botID, door string) {
 	s.t.Helper()
 	anything := map[string]any{"schema": map[string]any{"type": "object"}}
 	var made struct{ Integration struct{ ID string } }
 	if code := s.call("POST", "/v1/admin/integrations", s.as(""), map[string]any{
-		"name": "hooky", "version": "0.1.0", "url": url, "maxExecutionTime": 1, "configuration": anything,
+		"name": "hooky", "version": "0.1.0", "url": url, "maxExecutionTime": limit, "configuration": anything,
 		"channels": map[string]any{"channel": map[string]any{"messages": map[string]any{"text": anything}}},
 		"actions":  map[string]any{"ping": map[string]any{"input": anything, "output": map[string]any{"schema": map[string]any{"type": "object", "required": []string{"pong"}}}}},
 	}, &made); code != 200 {
@@ -87,7 +91,11 @@ func TestIntegrationsThatAnswerAnything(t *testing.T) {
 			s := start(t, nil)
 			there := httptest.NewServer(c.answer)
 			t.Cleanup(there.Close)
-			botID, door := s.installed(there.URL)
+			limit := patient
+			if c.action == "OperationTimeout" {
+				limit = 1
+			}
+			botID, door := s.installed(there.URL, limit)
 			begin := time.Now()
 			var got struct{ Type, Message string }
 			s.call("POST", "/v1/chat/actions", s.as(botID), map[string]any{"type": "hooky:ping", "input": map[string]any{}}, &got)
@@ -116,7 +124,7 @@ func TestDoorsThatLeadNowhere(t *testing.T) {
 	s := start(t, nil)
 	there := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") }))
 	t.Cleanup(there.Close)
-	botID, door := s.installed(there.URL)
+	botID, door := s.installed(there.URL, patient)
 	if code, text := s.raw("POST", door, nil, map[string]any{}); code != 200 {
 		t.Fatalf("the door answers %d %s", code, text)
 	}
@@ -144,7 +152,7 @@ func TestALargeBodyPassesTheDoor(t *testing.T) {
 		_, _ = io.WriteString(w, "{}")
 	}))
 	t.Cleanup(there.Close)
-	_, door := s.installed(there.URL)
+	_, door := s.installed(there.URL, patient)
 	const size = bot.MaxDoorBody / 2
 	resp, err := http.Post(s.URL()+door, "text/plain", io.LimitReader(letters{}, size))
 	must(t, err)
