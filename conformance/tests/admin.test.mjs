@@ -174,6 +174,16 @@ test('hub: chat by version, range and latest; by id; in the list', async () => {
   await rejects(a.getPublicIntegration({ name: 'chat', version: '99.0.0' }), 'ResourceNotFound')
 })
 
+test('hub: messaging by version, range and latest; by id; in the list', async () => {
+  for (const version of ['0.2.3', 'latest', '^0.2.0']) {
+    const { integration } = await a.getPublicIntegration({ name: 'messaging', version })
+    assert.deepEqual([integration.name, integration.version, integration.title], ['messaging', '0.2.3', 'Messaging API'])
+    assert.deepEqual((await a.getPublicIntegrationById({ id: integration.id })).integration, integration)
+  }
+  const { integrations } = await a.listPublicIntegrations({})
+  assert.ok(integrations.some((i) => i.name === 'messaging'))
+})
+
 test('hub: the definition of chat is what its users build on', async () => {
   const integration = await chatIntegration()
   const { channel } = integration.channels

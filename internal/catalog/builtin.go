@@ -11,28 +11,38 @@ import (
 	"parley/internal/api"
 )
 
-//go:embed chat.json
-var chatJSON []byte
+var (
+	//go:embed chat.json
+	chatJSON []byte
+	//go:embed messaging.json
+	messagingJSON []byte
+	// The types of message that the channels of both have.
+	//go:embed messages.json
+	messagesJSON []byte
+)
 
-// chatVersions are the versions of the chat integration that clients insist on,
-// and the ones beside them that a range may find. All of them are served by the
-// same code, so that a client and a bot may ask for different ones.
+// families are the built-in definitions with the versions there are of each:
+// those of chat that clients insist on and the ones beside them that a range may
+// find, and the one of messaging. All versions are served by the same code, so
+// that a client and a bot may ask for different ones.
 //
 // Compat: the cloud knows each of them as a release of its own.
-var chatVersions = []struct {
+var families = []struct {
+	definition  []byte
 	prefix      string
 	first, last int
 }{
-	{"0.7.", 3, 9},
-	{"1.0.", 0, 9},
+	{chatJSON, "0.7.", 3, 9},
+	{chatJSON, "1.0.", 0, 9},
+	{messagingJSON, "0.2.", 3, 3},
 }
 
 // builtins makes the definitions of all integrations that Parley brings along.
 func builtins() []*Integration {
 	var all []*Integration
-	for _, family := range chatVersions {
-		for patch := family.first; patch <= family.last; patch++ {
-			all = append(all, builtin(chatJSON, fmt.Sprint(family.prefix, patch)))
+	for _, f := range families {
+		for patch := f.first; patch <= f.last; patch++ {
+			all = append(all, builtin(f.definition, fmt.Sprint(f.prefix, patch)))
 		}
 	}
 	return all
@@ -43,8 +53,10 @@ const releasedAt api.Time = 1767225600000
 
 func builtin(text []byte, version string) *Integration {
 	d := &Integration{}
-	if err := json.Unmarshal(text, d, json.RejectUnknownMembers(true)); err != nil {
-		panic("catalog: built-in definition: " + err.Error())
+	parse(text, d)
+	for name, c := range d.Channels {
+		parse(messagesJSON, &c.Messages)
+		d.Channels[name] = c
 	}
 	d.ID = versionID(d.Name, version)
 	d.Version = version
@@ -52,6 +64,12 @@ func builtin(text []byte, version string) *Integration {
 	d.Builtin = true
 	d.ready()
 	return d
+}
+
+func parse(text []byte, into any) {
+	if err := json.Unmarshal(text, into, json.RejectUnknownMembers(true)); err != nil {
+		panic("catalog: built-in definition: " + err.Error())
+	}
 }
 
 // versionID derives the id of a built-in version from its name and number, so

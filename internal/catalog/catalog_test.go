@@ -116,6 +116,7 @@ func TestGetPublicIntegration(t *testing.T) {
 	const hub = "/v1/admin/hub/integrations/"
 	get(t, a, hub+"chat/1.0.0").golden(t, "getPublicIntegration/ok")
 	get(t, a, hub+"chat/9.9.9").golden(t, "getPublicIntegration/missing")
+	get(t, a, hub+"messaging/latest").golden(t, "getPublicIntegration/messaging")
 	for _, c := range []struct{ path, want string }{
 		{"chat/latest", "1.0.9"},
 		{"chat/0.7.3", "0.7.3"},
@@ -133,6 +134,9 @@ func TestGetPublicIntegration(t *testing.T) {
 		{"chat/1.x", "1.0.9"},
 		{"chat/*", "1.0.9"},
 		{"chat/0.7.3%20%7C%7C%200.7.5", "0.7.5"},
+		{"messaging/latest", "0.2.3"},
+		{"messaging/0.2.3", "0.2.3"},
+		{"messaging/%5E0.2.0", "0.2.3"},
 	} {
 		get(t, a, hub+c.path).want(t, 200, `"version":"`+c.want+`"`)
 	}
@@ -174,7 +178,7 @@ func TestVersionIDsAreForEver(t *testing.T) {
 		if got, err := s.Lookup(t.Context(), d.ID); err != nil || got != d {
 			t.Errorf("Lookup(%s) = %v, %v", d.ID, got, err)
 		}
-		if family, err := s.Family(t.Context(), d.ID); family != "chat" || err != nil {
+		if family, err := s.Family(t.Context(), d.ID); family != d.Name || err != nil {
 			t.Errorf("Family(%s) = %q, %v", d.ID, family, err)
 		}
 	}
@@ -195,20 +199,22 @@ func TestListPublicIntegrations(t *testing.T) {
 		query string
 		want  []string // versions
 	}{
-		{"", []string{"1.0.9"}},
-		{"?version=latest", []string{"1.0.9"}},
+		{"", []string{"1.0.9", "0.2.3"}},
+		{"?version=latest", []string{"1.0.9", "0.2.3"}},
 		{"?name=chat&version=1.0.0", []string{"1.0.0"}},
-		{"?version=%3C0.7.5", []string{"0.7.4", "0.7.3"}},
-		{"?version=%3C0.7.5&direction=desc", []string{"0.7.3", "0.7.4"}},
-		{"?version=%3C0.7.5&sortBy=name&direction=asc", []string{"0.7.4", "0.7.3"}},
-		{"?version=%3C0.7.5&sortBy=updatedAt", []string{"0.7.4", "0.7.3"}},
+		{"?name=messaging", []string{"0.2.3"}},
+		{"?version=%3C0.7.5", []string{"0.7.4", "0.7.3", "0.2.3"}},
+		{"?version=%3C0.7.5&direction=desc", []string{"0.2.3", "0.7.3", "0.7.4"}},
+		{"?version=%3C0.7.5&sortBy=name&direction=asc", []string{"0.7.4", "0.7.3", "0.2.3"}},
+		{"?version=%3C0.7.5&sortBy=updatedAt", []string{"0.7.4", "0.7.3", "0.2.3"}},
 		{"?version=%3C0.7.5&limit=1", []string{"0.7.4"}},
 		{"?version=nonsense", nil},
 		{"?name=nope", nil},
 		{"?name=cha", nil},
 		{"?search=cha", []string{"1.0.9"}},
+		{"?search=plain+http", []string{"0.2.3"}},
 		{"?search=zzz", nil},
-		{"?verificationStatus=approved", []string{"1.0.9"}},
+		{"?verificationStatus=approved", []string{"1.0.9", "0.2.3"}},
 		{"?verificationStatus=pending", nil},
 		{"?interfaceName=hitl", nil},
 		{"?installedByBotId=" + botA, []string{"1.0.9"}},
@@ -297,38 +303,46 @@ func TestOwnIntegrations(t *testing.T) {
 func TestCheckConfiguration(t *testing.T) {
 	t.Parallel()
 	s, _ := newAPI(t)
-	chat := s.Builtin("chat", "latest")
 	for _, c := range []struct {
-		typ, configuration string
-		kind               *fault.Kind
-		message            string
+		name, typ, configuration string
+		kind                     *fault.Kind
+		message                  string
 	}{
-		{"", ``, nil, ""},
-		{"", `{}`, nil, ""},
-		{"", `{"encryptionKey":"k","webhookUrl":"http://x","webhookSecret":""}`, nil, ""},
-		{"", `{"encriptionKey":"k"}`, fault.InvalidDataFormat, "configuration.encriptionKey is not a member that the schema has"},
-		{"", `{"encryptionKey":1}`, fault.InvalidDataFormat, "configuration.encryptionKey must be a string"},
-		{"", `{"encryptionKey":null}`, fault.InvalidDataFormat, "configuration.encryptionKey must be a string"},
-		{"", `[]`, fault.InvalidDataFormat, "configuration must be an object"},
-		{"oauth", `{}`, fault.InvalidPayload, `configurationType "oauth"`},
+		{"chat", "", ``, nil, ""},
+		{"chat", "", `{}`, nil, ""},
+		{"chat", "", `{"encryptionKey":"k","webhookUrl":"http://x","webhookSecret":""}`, nil, ""},
+		{"chat", "", `{"encriptionKey":"k"}`, fault.InvalidDataFormat, "configuration.encriptionKey is not a member that the schema has"},
+		{"chat", "", `{"encryptionKey":1}`, fault.InvalidDataFormat, "configuration.encryptionKey must be a string"},
+		{"chat", "", `{"encryptionKey":null}`, fault.InvalidDataFormat, "configuration.encryptionKey must be a string"},
+		{"chat", "", `[]`, fault.InvalidDataFormat, "configuration must be an object"},
+		{"chat", "oauth", `{}`, fault.InvalidPayload, `configurationType "oauth"`},
+		{"messaging", "", `{}`, nil, ""},
+		{"messaging", "", `{"responseEndpointUrl":"http://x","webhookSecret":"s"}`, nil, ""},
+		{"messaging", "", `{"responseEndpointURL":"http://x"}`, nil, ""},
+		{"messaging", "", `{"responseEndpoint":"http://x"}`, fault.InvalidDataFormat, "configuration.responseEndpoint is not a member that the schema has"},
+		{"messaging", "", `{"responseEndpointUrl":["http://x"]}`, fault.InvalidDataFormat, "configuration.responseEndpointUrl must be a string"},
 	} {
-		err := chat.CheckConfiguration(c.typ, api.Object(c.configuration))
+		err := s.Builtin(c.name, "latest").CheckConfiguration(c.typ, api.Object(c.configuration))
 		if c.kind == nil && err != nil || c.kind != nil && (!fault.Is(err, c.kind) || !strings.Contains(err.Error(), c.message)) {
-			t.Errorf("%q %s: got %v", c.typ, c.configuration, err)
+			t.Errorf("%s %q %s: got %v", c.name, c.typ, c.configuration, err)
 		}
 	}
 }
 
-func TestChatTags(t *testing.T) {
+func TestBuiltinTags(t *testing.T) {
 	t.Parallel()
 	s, _ := newAPI(t)
-	want := map[string]map[string]int{
-		"user":         {"fid": 500, "profile": 1000},
-		"conversation": {"fid": 500, "owner": 500},
-		"message":      {"fid": 500},
-	}
-	if d := cmp.Diff(want, s.Builtin("chat", "latest").Tags()); d != "" {
-		t.Error(d)
+	for name, want := range map[string]map[string]map[string]int{
+		"chat": {
+			"user":         {"fid": 500, "profile": 1000},
+			"conversation": {"fid": 500, "owner": 500},
+			"message":      {"fid": 500},
+		},
+		"messaging": {"user": {"id": 500}, "conversation": {"id": 500}, "message": {"id": 500}},
+	} {
+		if d := cmp.Diff(want, s.Builtin(name, "latest").Tags()); d != "" {
+			t.Errorf("%s: %s", name, d)
+		}
 	}
 }
 
@@ -336,15 +350,21 @@ func TestChatTags(t *testing.T) {
 func TestBuiltinSchemas(t *testing.T) {
 	t.Parallel()
 	s, _ := newAPI(t)
-	d := s.Builtin("chat", "latest")
-	schemas := map[string]api.Object{"configuration": d.Configuration.Schema, "event": d.Events["custom"].Schema}
-	for name, m := range d.Channels["channel"].Messages {
-		schemas["message "+name] = m.Schema
+	schemas := map[string]api.Object{}
+	for _, name := range []string{"chat", "messaging"} {
+		d := s.Builtin(name, "latest")
+		schemas[name+" configuration"] = d.Configuration.Schema
+		for event, e := range d.Events {
+			schemas[name+" event "+event] = e.Schema
+		}
+		for typ, m := range d.Channels["channel"].Messages {
+			schemas[name+" message "+typ] = m.Schema
+		}
+		for action, a := range d.Actions {
+			schemas[name+" input of "+action], schemas[name+" output of "+action] = a.Input.Schema, a.Output.Schema
+		}
 	}
-	for name, a := range d.Actions {
-		schemas["input of "+name], schemas["output of "+name] = a.Input.Schema, a.Output.Schema
-	}
-	if len(schemas) != 2+12+4 {
+	if len(schemas) != (1+1+12+4)+(1+12) {
 		t.Errorf("%d schemas", len(schemas))
 	}
 	for name, text := range schemas {
