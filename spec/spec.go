@@ -1,5 +1,6 @@
-// Package spec holds the list of every operation of the published APIs and how
-// far Parley is with each. The list is data: nothing here routes or answers.
+// Package spec holds the list of every operation of the published APIs, and how
+// far Parley is with each, and of those that Parley adds. The list is data:
+// nothing here routes or answers.
 package spec
 
 import (
@@ -19,9 +20,13 @@ const (
 	Refused State = "refused"
 )
 
-// Operation is one operation of a published API.
+// Own is the family of what Parley adds to the published APIs, for those who
+// operate it.
+const Own = "parley"
+
+// Operation is one operation of a published API, or one of Parley's own.
 type Operation struct {
-	Family string `json:"family"` // runtime, admin, files, tables, billing or chat
+	Family string `json:"family"` // runtime, admin, files, tables, billing, chat or Own
 	Method string `json:"method"`
 	Path   string `json:"path"`   // with {parameters}; below /{webhookId} in the chat family
 	Name   string `json:"name"`   // operationId, unique in its family
@@ -30,11 +35,14 @@ type Operation struct {
 	Reason string `json:"reason,omitempty"` // why it is refused
 }
 
+// Published reports whether o belongs to a published API.
+func (o Operation) Published() bool { return o.Family != Own }
+
 //go:embed operations.txt
 var text string
 
-// Operations lists every operation in the order of the published documents. A
-// malformed list is a programmer's error and panics.
+// Operations lists every operation in the order of the published documents,
+// Parley's own at the end. A malformed list is a programmer's error and panics.
 func Operations() []Operation {
 	ops, err := parse(text)
 	if err != nil {
@@ -43,7 +51,7 @@ func Operations() []Operation {
 	return ops
 }
 
-// Families lists the API families in the order of the published documents.
+// Families lists the API families in the same order.
 func Families() []string {
 	var out []string
 	for _, op := range Operations() {

@@ -16,9 +16,9 @@ func (p *program) ops() *cobra.Command {
 	var state string
 	c := &cobra.Command{
 		Use:   "ops [FAMILY…]",
-		Short: "List every operation of the published APIs, and how far Parley is with it",
-		Long: `List every operation of the published APIs, and how far Parley is with it:
-done, planned, or refused with the reason. FAMILY is one of ` + strings.Join(spec.Families(), ", ") + `.`,
+		Short: "List every operation, and how far Parley is with it",
+		Long: `List every operation of the published APIs and of Parley's own, and how far
+Parley is with it: done, planned, or refused with the reason. FAMILY is one of ` + strings.Join(spec.Families(), ", ") + `.`,
 		Example: "  parley ops --state planned tables",
 		RunE: func(_ *cobra.Command, families []string) error {
 			for _, f := range families {

@@ -47,37 +47,38 @@ func TestGeneratedTextIsCurrent(t *testing.T) {
 
 var titles = map[string]string{
 	"runtime": "Runtime API", "admin": "Admin API", "files": "Files API", "tables": "Tables API",
-	"billing": "Billing API", "chat": "Chat API",
+	"billing": "Billing API", "chat": "Chat API", spec.Own: "Parley's own",
 }
 
-// families counts how far each API is.
+// families counts how far each API is. What Parley adds does not count.
 func families() string {
 	var b strings.Builder
 	b.WriteString("| API | done | planned | refused |\n|---|--:|--:|--:|\n")
-	for _, family := range spec.Families() {
-		n := count(family)
-		fmt.Fprintf(&b, "| %s | %d | %d | %d |\n", titles[family], n[spec.Done], n[spec.Planned], n[spec.Refused])
+	row := func(title, form string, of func(spec.Operation) bool) {
+		n := map[spec.State]int{}
+		for _, op := range spec.Operations() {
+			if of(op) {
+				n[op.State]++
+			}
+		}
+		fmt.Fprintf(&b, form, title, n[spec.Done], n[spec.Planned], n[spec.Refused])
 	}
-	n := count("")
-	fmt.Fprintf(&b, "| **all** | **%d** | **%d** | **%d** |\n", n[spec.Done], n[spec.Planned], n[spec.Refused])
-	return b.String()
-}
-
-func count(family string) map[spec.State]int {
-	n := map[spec.State]int{}
-	for _, op := range spec.Operations() {
-		if family == "" || op.Family == family {
-			n[op.State]++
+	const plain, bold = "| %s | %d | %d | %d |\n", "| **%s** | **%d** | **%d** | **%d** |\n"
+	for _, family := range spec.Families() {
+		if family != spec.Own {
+			row(titles[family], plain, func(op spec.Operation) bool { return op.Family == family })
 		}
 	}
-	return n
+	row("all", bold, spec.Operation.Published)
+	row(titles[spec.Own], plain, func(op spec.Operation) bool { return !op.Published() })
+	return b.String()
 }
 
 func compatibility() string {
 	var b strings.Builder
 	b.WriteString(`# Compatibility
 
-Every operation of the published APIs, and how far Parley is with it. This file is made from
+Every operation of the published APIs and of Parley's own, and how far Parley is with it. This file is made from
 ` + "`spec/operations.txt`" + ` by ` + "`make generate`" + `; a test compares both with what the server really serves.
 
 - **done**: served, with the published request, answer and errors.
@@ -90,8 +91,11 @@ Where a served operation deliberately differs from the cloud, the code carries a
 	b.WriteString(families())
 	for _, family := range spec.Families() {
 		fmt.Fprintf(&b, "\n## %s\n\n", titles[family])
-		if family == "chat" {
+		switch family {
+		case "chat":
 			b.WriteString("Paths hang under the door of one installation, `/{webhookId}`.\n\n")
+		case spec.Own:
+			b.WriteString("What no published API has, for those who operate a server.\n\n")
 		}
 		b.WriteString("| operation | request | success | state |\n|---|---|--:|---|\n")
 		for _, op := range spec.Operations() {
