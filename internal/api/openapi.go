@@ -227,6 +227,7 @@ var classHeaders = map[auth.Class][]obj{
 		headerParam("x-integration-id", false, "Makes the request act as this integration's installation in the bot instead of as the bot."),
 		headerParam("x-integration-alias", false, "Chooses among several installations of the integration."),
 	},
+	auth.Operator: {headerParam("x-bot-id", false, "The bot that the request is about, where it does not name it itself and the token is not the bot's own.")},
 }
 
 func headerParam(name string, required bool, doc string) obj {

@@ -21,9 +21,10 @@ const (
 	Workspace              // a personal access token and x-workspace-id
 	Runtime                // any token, acting for a bot: x-bot-id, x-integration-id
 	Chat                   // a user key of the Chat API: x-user-key
+	Operator               // a personal access token or a bot's key; x-bot-id where the request does not name the bot itself
 )
 
-var classNames = [...]string{"public", "account", "workspace", "runtime", "chat"}
+var classNames = [...]string{"public", "account", "workspace", "runtime", "chat", "operator"}
 
 func (c Class) String() string {
 	if int(c) < len(classNames) {
@@ -42,9 +43,13 @@ type Installation struct {
 	WebhookID       string
 	Enabled         bool
 	Removed         bool
-	// Outside says that the integration runs outside Parley, so that it is told
-	// of what concerns it over its endpoint.
-	Outside          bool
+	// Outside says that the integration runs outside Parley: its door, its actions
+	// and all else it does are calls of its endpoint.
+	Outside bool
+	// Told says that deliveries tell it of the bot's messages and of its own
+	// registration: one outside, and one that Parley brings along and that hands
+	// them on to a place outside.
+	Told             bool
 	DisabledChannels []string // channels of the integration that the bot does not use
 }
 
@@ -105,7 +110,7 @@ func (g *Gate) Admit(r *http.Request, c Class) (Principal, error) {
 	switch c {
 	case Public:
 		return Principal{}, nil
-	case Account, Workspace, Runtime:
+	case Account, Workspace, Runtime, Operator:
 	default:
 		return Principal{}, fmt.Errorf("auth: the gate does not admit %s requests", c)
 	}
@@ -118,6 +123,8 @@ func (g *Gate) Admit(r *http.Request, c Class) (Principal, error) {
 		return account(t)
 	case Workspace:
 		return g.workspace(r, t)
+	case Operator:
+		return g.operator(r, t)
 	}
 	return g.runtime(r, t)
 }
@@ -207,6 +214,24 @@ func (g *Gate) runtime(r *http.Request, t *Token) (Principal, error) {
 		p.InstallationID, p.Alias = inst.ID, inst.Alias
 	}
 	return p, nil
+}
+
+// operator admits who looks after bots: a person, or a bot for itself. Without
+// x-bot-id a person acts for no bot yet; the operation finds out for which.
+func (g *Gate) operator(r *http.Request, t *Token) (Principal, error) {
+	switch {
+	case t.Kind == IAK:
+		return Principal{}, fault.Forbidden.New("This operation is not for integrations: it needs a personal access token (bp_pat_…) or a bot's key (bp_bak_…), the token sent is a bp_%s_…", t.Kind)
+	case r.Header.Get(headerIntegration) != "":
+		return Principal{}, fault.Forbidden.New("This operation is not for integrations; leave the header x-integration-id out")
+	case t.Kind == PAT && r.Header.Get(headerBot) == "":
+		return account(t)
+	}
+	bot, err := g.bot(r, t)
+	if err != nil {
+		return Principal{}, err
+	}
+	return Principal{Kind: kindOf(t), TokenID: t.ID, AccountID: t.AccountID, WorkspaceID: bot.WorkspaceID, BotID: bot.ID}, nil
 }
 
 // bot finds the bot that r acts for. A bot that does not exist, one of another
