@@ -49,10 +49,10 @@ func (c *call) readBody() ([]byte, error) {
 	if len(text) == 0 && r.ContentLength < 0 {
 		return emptyObject, nil
 	}
-	if err := checkType(r.Header); err != nil {
-		return nil, err
+	if c.op.untyped {
+		return text, nil
 	}
-	return text, nil
+	return text, checkType(r.Header)
 }
 
 // readAll reads the body up to its limit.

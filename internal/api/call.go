@@ -214,7 +214,7 @@ func (c *call) decode(plan *input, in any) error {
 	if c.op.open {
 		unknown = c.noteUnknown
 	}
-	if err := plan.body.validate(c.op.ID, text, false, unknown); err != nil {
+	if err := plan.body.validate(c.op.ID, text, judging{all: c.op.thorough, unknown: unknown}); err != nil {
 		return err
 	}
 	// The validator has refused duplicate and unknown names already.
@@ -245,7 +245,7 @@ func (c *call) succeed(ctx context.Context, out any) error {
 		return fmt.Errorf("encode the answer: %w", err)
 	}
 	if c.api.CheckAnswers {
-		if err := c.op.out.validate(c.op.ID, c.out.Bytes(), true, nil); err != nil {
+		if err := c.op.out.validate(c.op.ID, c.out.Bytes(), judging{answer: true}); err != nil {
 			return fmt.Errorf("the answer is not as documented: %w", errors.New(err.Error()))
 		}
 	}

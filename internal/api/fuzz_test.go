@@ -25,6 +25,10 @@ func FuzzValidate(f *testing.F) {
 	s := api.SchemaOf[createMessage]()
 	f.Fuzz(func(t *testing.T, text []byte) {
 		err := s.Validate("createMessage", text)
+		soft := askSoft(string(text), "", api.Thorough, api.Untyped)
+		if fits := soft.Code == 200 || strings.Contains(soft.Body.String(), "name is checked"); len(text) > 0 && fits != (err == nil) {
+			t.Errorf("%q: an operation that names everything answers %d %s, one that does not says %v", text, soft.Code, soft.Body, err)
+		}
 		if err != nil {
 			if !fault.Is(err, fault.InvalidPayload) || err.Error() == "" {
 				t.Errorf("%q: %v", text, err)

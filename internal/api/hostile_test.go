@@ -1,11 +1,16 @@
 package api_test
 
 import (
+	"context"
+	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 
 	"parley/internal/api"
+	"parley/internal/auth"
 	"parley/internal/fault"
 )
 
@@ -249,6 +254,57 @@ func TestContentTypesAndSizes(t *testing.T) {
 	rec := w.ask("PUT", "/v1/admin/bots", `{"name":"`+strings.Repeat("x", 3<<19)+`"}`)
 	if rec.Code != 200 {
 		t.Errorf("an operation with a limit of 2 MB refused 1.5 MB: %d", rec.Code)
+	}
+}
+
+// askSoft sends a body to an operation that takes it as these options say.
+func askSoft(body, contentType string, opts ...api.Option) *httptest.ResponseRecorder {
+	op := api.Handle("createMessage", "POST /messages", auth.Public, func(_ context.Context, in createMessage) (seen, error) { return seen{in.ConversationID}, nil }, opts...)
+	r := httptest.NewRequest("POST", "/messages", strings.NewReader(body))
+	r.Header.Set("Content-Type", contentType)
+	rec := httptest.NewRecorder()
+	api.New(api.Config{Ops: []api.Op{op}}).ServeHTTP(rec, r)
+	return rec
+}
+
+func TestUntypedOperationsReadJSONUnderAnyType(t *testing.T) {
+	t.Parallel()
+	for _, contentType := range []string{"", "text/plain", "application/x-www-form-urlencoded", ";;", "application/json; charset=latin1"} {
+		if rec := askSoft(goodBody, contentType, api.Untyped); rec.Code != 200 {
+			t.Errorf("%q: got %d %s", contentType, rec.Code, rec.Body)
+		}
+	}
+	wantFault(t, askSoft("a=b", "application/x-www-form-urlencoded", api.Untyped), fault.InvalidPayload, "The body is not valid JSON: invalid character 'a' at start of value, at byte 0")
+}
+
+func TestThoroughOperationsNameEveryMemberAtFault(t *testing.T) {
+	t.Parallel()
+	many := make([]string, 30)
+	for i := range many {
+		many[i] = fmt.Sprintf(`"x%02d":1`, i)
+	}
+	unknown := func(name string) string {
+		return strconv.Quote(name) + " is not a member of createMessage; it takes conversationId, userId, payload, tags, name, origin, count, weight, loud, names, when, pictureUrl, state, any, free"
+	}
+	cases := []struct{ name, body, message string }{
+		{"one", body("count", "0"), "count must be at least 1"},
+		{"missing", `{}`, "conversationId is required; payload is required; tags is required; send {}"},
+		{"wrong, deep and missing", `{"tags":{"a":"12345678901","b":1},"payload":{"type":"bloc","items":[{"type":"text","text":""},7]},"userId":null,"loud":1,"names":[1,"A"],"name":"n"}`,
+			"tags.a must have at most 10 characters; payload.items[0].text must not be empty; userId must not be null; loud must be true or false; names[0] must be a string; conversationId is required"},
+		{"a member that is none", body("contents", `{"a":[1,{"b":2}]}`, "origin", `"x"`), unknown("contents") + "; origin must be synthetic"},
+		{"not JSON behind a fault", `{"loud":1,"tags":}`, "The body is not valid JSON: invalid character '}' at start of value, at byte 17"},
+		{"not JSON inside a fault", `{"tags":{"a":1,}}`, "The body is not valid JSON: invalid character ',' at start of value, at byte 14"},
+		{"no object", `[]`, "The body must be a JSON object"},
+		{"a member twice", `{"loud":1,"loud":2}`, `The body has the member "loud" twice, at byte 10`},
+	}
+	for _, c := range cases {
+		wantFault(t, askSoft(c.body, "application/json", api.Thorough), fault.InvalidPayload, c.message)
+	}
+	if got := strings.Count(askSoft("{"+strings.Join(many, ",")+"}", "application/json", api.Thorough).Body.String(), "is not a member"); got != 20 {
+		t.Errorf("%d members are named, want 20", got)
+	}
+	if rec := askSoft(body("more", "1"), "application/json", api.Thorough, api.Open); rec.Code != 200 {
+		t.Errorf("an unknown member where all are accepted: got %d %s", rec.Code, rec.Body)
 	}
 }
 

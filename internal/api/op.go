@@ -24,11 +24,13 @@ type Op struct {
 	Tags   []string      // groups in the documentation
 	Faults []*fault.Kind // documented beside those that every operation may answer
 
-	maxBody int64         // 0 = Config.MaxBody
-	timeout time.Duration // 0 = Config.Timeout
-	replays bool          // answers are kept under an idempotency key
-	open    bool          // unknown body members are accepted
-	media   string        // content type of a raw answer
+	maxBody  int64         // 0 = Config.MaxBody
+	timeout  time.Duration // 0 = Config.Timeout
+	replays  bool          // answers are kept under an idempotency key
+	open     bool          // unknown body members are accepted
+	untyped  bool          // the body is JSON whatever its content type
+	thorough bool          // an error names all members at fault
+	media    string        // content type of a raw answer
 
 	in   *input  // nil for a raw operation without Takes
 	out  *Schema // nil for a raw operation
@@ -45,6 +47,14 @@ func Created(o *Op) { o.Status = http.StatusCreated }
 // Open makes the operation accept body members it does not know. They are kept
 // if its input has a field of type Extra tagged `json:",embed"`. Each is logged once.
 func Open(o *Op) { o.open = true }
+
+// Untyped makes the operation read its body as JSON whatever the header
+// content-type says: for callers who were told to send JSON and nothing of headers.
+func Untyped(o *Op) { o.untyped = true }
+
+// Thorough makes the operation name all members of the body that are missing or
+// wrong in one error, not the first alone.
+func Thorough(o *Op) { o.thorough = true }
 
 // NoReplay keeps the operation's answers from being stored under an
 // idempotency key by the api; once.Write inside it stores its own all the same.

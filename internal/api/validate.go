@@ -20,19 +20,25 @@ const maxDepth = 64
 // The subject names the whole in messages. The error is InvalidPayload and
 // names the first member at fault.
 func (s *Schema) Validate(subject string, text []byte) error {
-	return s.validate(subject, text, false, nil)
+	return s.validate(subject, text, judging{})
 }
 
-// validate is Validate; answer judges by what an answer must hold instead of a
-// request, and unknown, if not nil, lets unknown top-level members pass and is
-// told of them.
-func (s *Schema) validate(subject string, text []byte, answer bool, unknown func(name string)) error {
+// judging says how a text is held against a schema.
+type judging struct {
+	answer bool // by what an answer must hold instead of a request
+	all    bool // to its end: the error names all top-level members at fault
+	// unknown, if not nil, lets unknown top-level members pass and is told of them.
+	unknown func(name string)
+}
+
+// validate is Validate, judging as j says.
+func (s *Schema) validate(subject string, text []byte, j judging) error {
 	if at := tooDeep(text); at >= 0 {
 		return fault.InvalidPayload.New("The body is nested more than %d levels deep, at byte %d", maxDepth, at)
 	}
 	v := validators.Get().(*validator)
 	defer v.release()
-	v.subject, v.answer, v.unknown = subject, answer, unknown
+	v.subject, v.judging = subject, j
 	v.text = *bytes.NewBuffer(text)
 	v.dec.Reset(&v.text)
 	if err := v.value(s); err != nil {
@@ -77,8 +83,8 @@ type validator struct {
 	text    bytes.Buffer
 	scratch []byte // an unquoted string
 	subject string
-	answer  bool
-	unknown func(name string)
+	judging
+	found []string // violations, where all are wanted
 
 	peek     jsontext.Decoder // looks ahead for the variant of a union
 	peekText bytes.Buffer
@@ -87,7 +93,7 @@ type validator struct {
 var validators = sync.Pool{New: func() any { return new(validator) }}
 
 func (v *validator) release() {
-	v.text, v.peekText, v.unknown = bytes.Buffer{}, bytes.Buffer{}, nil
+	v.text, v.peekText, v.judging, v.found = bytes.Buffer{}, bytes.Buffer{}, judging{}, nil
 	v.dec.Reset(&v.text) // lets go of the request's bytes
 	v.peek.Reset(&v.peekText)
 	if cap(v.scratch) > 64<<10 {
@@ -333,6 +339,7 @@ func (v *validator) object(s *Schema, kind jsontext.Kind) error {
 	if _, err := v.dec.ReadToken(); err != nil {
 		return err
 	}
+	all := v.all && v.dec.StackDepth() == 1
 	var seen [maxMembers / 64]uint64
 	for v.more('}') {
 		key, err := v.key()
@@ -340,14 +347,16 @@ func (v *validator) object(s *Schema, kind jsontext.Kind) error {
 			return err
 		}
 		i, ok := s.index[string(key)]
-		if !ok {
-			if err := v.extra(s, key); err != nil {
-				return err
-			}
-			continue
+		if ok {
+			seen[i/64] |= 1 << (i % 64)
+			err = v.value(s.members[i].schema)
+		} else {
+			err = v.extra(s, key)
 		}
-		seen[i/64] |= 1 << (i % 64)
-		if err := v.value(s.members[i].schema); err != nil {
+		if err != nil && all {
+			err = v.note(err)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -355,8 +364,40 @@ func (v *validator) object(s *Schema, kind jsontext.Kind) error {
 		return err
 	}
 	for i := range s.members {
-		if seen[i/64]&(1<<(i%64)) == 0 && !v.optional(&s.members[i]) {
-			return v.missing(&s.members[i])
+		if seen[i/64]&(1<<(i%64)) != 0 || v.optional(&s.members[i]) {
+			continue
+		}
+		err := v.missing(&s.members[i])
+		if !all {
+			return err
+		}
+		v.found = append(v.found, err.Error())
+	}
+	if all && len(v.found) > 0 {
+		return &violation{strings.Join(v.found, "; ")}
+	}
+	return nil
+}
+
+// maxFound bounds a message that names all members at fault.
+const maxFound = 20
+
+// note keeps the violation of a top-level member, and moves on behind the
+// member. What is no violation is returned.
+func (v *validator) note(err error) error {
+	e, ok := errors.AsType[*violation](err)
+	if !ok {
+		return err
+	}
+	if v.found = append(v.found, e.message); len(v.found) == maxFound {
+		return &violation{strings.Join(v.found, "; ")}
+	}
+	if k, n := v.dec.StackIndex(1); k == '{' && n%2 == 1 && v.dec.StackDepth() == 1 {
+		return v.dec.SkipValue() // only the name has been read
+	}
+	for v.dec.StackDepth() > 1 {
+		if _, err := v.dec.ReadToken(); err != nil {
+			return err
 		}
 	}
 	return nil
