@@ -5,12 +5,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/netip"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -46,8 +45,8 @@ type Client struct {
 	allow         []netip.Prefix
 	userAgent     []string
 	dialer        net.Dialer
-	kept          *http.Transport      // connections are kept and used again
-	fresh         *http.Transport      // every request has its own connection
+	tls           *tls.Config
+	idle          idle
 	dialing       func(netip.AddrPort) // set by tests to see what passes the guard
 }
 
@@ -77,40 +76,16 @@ func New(cfg Config) *Client {
 	if cfg.UserAgent == "" {
 		c.userAgent = []string{"Parley"}
 	}
-	c.kept = c.transport(cfg.RootCAs)
-	c.fresh = c.transport(cfg.RootCAs)
-	c.fresh.DisableKeepAlives = true
+	c.tls = &tls.Config{RootCAs: cfg.RootCAs, NextProtos: []string{"http/1.1"}, ClientSessionCache: tls.NewLRUClientSessionCache(0)}
 	return c
 }
 
-func (c *Client) transport(roots *x509.CertPool) *http.Transport {
-	// HTTP/1.1 alone: calls are small, and a stalled connection then holds up one call, not all.
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	return &http.Transport{
-		Protocols:              &protocols,
-		DialContext:            c.dial,
-		TLSClientConfig:        &tls.Config{RootCAs: roots},
-		TLSHandshakeTimeout:    tlsTimeout,
-		DisableCompression:     true, // answers are small, and inflating a stranger's bytes needs limits of its own
-		MaxIdleConns:           maxIdle,
-		MaxIdleConnsPerHost:    idlePerHost,
-		IdleConnTimeout:        idleTimeout,
-		MaxResponseHeaderBytes: maxHeaderBytes,
-		WriteBufferSize:        16 << 10, // head and body of a usual call in one write
-	}
-}
-
 // Close drops idle connections. Calls in flight go on.
-func (c *Client) Close() {
-	c.kept.CloseIdleConnections()
-	c.fresh.CloseIdleConnections()
-}
+func (c *Client) Close() { c.idle.closeAll() }
 
 // Do sends req and reads the whole answer. Any status is an answer; the errors
 // are those of the package comment. It owns req and its header map from now on
-// and ignores req.Host. A body is sent again on a new connection only if
-// req.GetBody is set.
+// and ignores req.Host. The body is taken into memory; see Body.
 func (c *Client) Do(ctx context.Context, req *http.Request, l Limits) (*Response, error) {
 	if l.MaxBody <= 0 {
 		l.MaxBody = defaultMaxBody
@@ -153,99 +128,83 @@ func (c *Client) call(ctx context.Context, req *http.Request, l Limits) (*Respon
 	if _, set := req.Header["User-Agent"]; !set {
 		req.Header["User-Agent"] = c.userAgent
 	}
-	resp, t, err := c.send(ctx, req)
+	body, err := takeBody(req)
 	if err != nil {
-		return nil, t.explain(ctx, u.Host, l.Timeout, err)
+		return nil, refuse("the request cannot be sent: %v", err)
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusSwitchingProtocols {
-		return nil, &BrokenError{u.Host, errors.New("it switched to another protocol")}
-	}
-	body, err := readBody(resp, l.MaxBody)
-	if errors.Is(err, errTooLarge) {
-		return nil, &TooLargeError{u.Host, l.MaxBody}
-	}
+	buf := heads.Get().(*[]byte)
+	defer heads.Put(buf)
+	head, err := appendHead((*buf)[:0], req, len(body))
 	if err != nil {
-		return nil, t.explain(ctx, u.Host, l.Timeout, err)
+		return nil, err
 	}
-	return &Response{resp.StatusCode, resp.Header, body, u}, nil
+	*buf = head
+	resp, answer, t, err := c.send(ctx, req, head, body, l.MaxBody)
+	if err != nil {
+		return nil, t.explain(ctx, u.Host, l, err)
+	}
+	return &Response{resp.StatusCode, resp.Header, answer, u}, nil
 }
 
-// send makes one attempt, and one more if the first met a kept connection that
-// the peer closed before it gave the first byte of an answer. The transport's
-// own repetition would go through every kept connection, one execution each.
-func (c *Client) send(ctx context.Context, req *http.Request) (*http.Response, *trail, error) {
-	first := new(trail)
-	resp, err := c.kept.RoundTrip(req.WithContext(first.watch(ctx)))
-	if err == nil || !first.stale() || ctx.Err() != nil {
-		return resp, first, err
-	}
-	second := new(trail)
-	again := req.WithContext(second.watch(ctx))
-	if req.Body != nil {
-		if req.GetBody == nil {
-			return nil, first, err
+// heads are buffers for what goes out in one write.
+var heads = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
+
+// send makes one attempt, and one more on a new connection if the first met a
+// kept one that the peer closed before it gave the first byte of an answer.
+func (c *Client) send(ctx context.Context, req *http.Request, head, body []byte, limit int64) (*http.Response, []byte, trail, error) {
+	p := peerOf(req.URL)
+	if k := c.idle.take(p); k != nil {
+		resp, answer, t, err := c.use(ctx, k, p, req, head, body, limit)
+		if err == nil || t.answered || ctx.Err() != nil {
+			return resp, answer, t, err
 		}
-		body, bodyErr := req.GetBody()
-		if bodyErr != nil {
-			return nil, first, err
+		if k, newErr := c.connect(ctx, req.URL); newErr == nil {
+			return c.use(ctx, k, p, req, head, body, limit)
 		}
-		again.Body = body
-	}
-	resp, err2 := c.fresh.RoundTrip(again)
-	if err2 != nil && !second.connected() {
 		// The first attempt was sent and may have been what ended the peer: not merely unreachable.
-		return nil, first, err
+		return nil, nil, t, err
 	}
-	return resp, second, err2
+	k, err := c.connect(ctx, req.URL)
+	if err != nil {
+		return nil, nil, trail{}, err
+	}
+	return c.use(ctx, k, p, req, head, body, limit)
+}
+
+// use makes an exchange on a connection and keeps it if it can be used again.
+func (c *Client) use(ctx context.Context, k *conn, p peer, req *http.Request, head, body []byte, limit int64) (*http.Response, []byte, trail, error) {
+	stop := context.AfterFunc(ctx, k.cut)
+	resp, answer, keep, err := k.exchange(req, head, body, limit)
+	t := trail{connected: true, answered: k.answered}
+	if stop() && keep {
+		c.idle.put(p, k)
+	} else {
+		_ = k.Close() // what is left on it is of no use
+	}
+	return resp, answer, t, err
 }
 
 // trail is how far an attempt got.
 type trail struct {
-	state atomic.Uint32
-	http  httptrace.ClientTrace
+	connected bool
+	answered  bool // with at least one byte
 }
 
-const (
-	asked    = 1 << iota // for a connection; unset means the request itself was not fit to send
-	got                  // a connection
-	reused               // which had been used before
-	answered             // with at least one byte
-)
-
-func (t *trail) watch(ctx context.Context) context.Context {
-	t.http.GetConn = func(string) { t.state.Store(asked) } // also called when the transport starts over
-	t.http.GotConn = func(info httptrace.GotConnInfo) {
-		if info.Reused {
-			t.state.Or(got | reused)
-			return
-		}
-		t.state.Or(got)
-	}
-	t.http.GotFirstResponseByte = func() { t.state.Or(answered) }
-	return httptrace.WithClientTrace(ctx, &t.http)
-}
-
-func (t *trail) connected() bool { return t.state.Load()&got != 0 }
-
-func (t *trail) stale() bool { return t.state.Load()&(reused|answered) == reused }
-
-// explain turns what the transport reported into what it says about the peer.
-func (t *trail) explain(ctx context.Context, host string, limit time.Duration, err error) error {
+// explain turns what went wrong into what it says about the peer.
+func (t trail) explain(ctx context.Context, host string, l Limits, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return ctx.Err()
-	}
-	if t.state.Load()&asked == 0 && ctx.Err() == nil {
-		return refuse("the request cannot be sent: %v", err)
 	}
 	if refused, ok := errors.AsType[*RefusedError](err); ok {
 		return refused
 	}
-	if !t.connected() {
+	switch {
+	case !t.connected:
 		return &UnreachableError{host, err}
-	}
-	if ctx.Err() != nil {
-		return &TimeoutError{host, limit}
+	case errors.Is(err, errTooLarge):
+		return &TooLargeError{host, l.MaxBody}
+	case ctx.Err() != nil:
+		return &TimeoutError{host, l.Timeout}
 	}
 	return &BrokenError{host, err}
 }
@@ -283,29 +242,6 @@ func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, erro
 		return nil, errors.New(err.Error())
 	}
 	return nil, err
-}
-
-var errTooLarge = errors.New("body too large")
-
-func readBody(resp *http.Response, limit int64) ([]byte, error) {
-	if resp.Body == http.NoBody { // an answer to HEAD has a length and no body
-		return nil, nil
-	}
-	size := resp.ContentLength
-	if size > limit {
-		return nil, errTooLarge
-	}
-	if size >= 0 && size <= 64<<10 {
-		body := make([]byte, size)
-		_, err := io.ReadFull(resp.Body, body)
-		return body, err
-	}
-	// The size is unknown, or too large to be believed before it has come.
-	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
-	if err == nil && int64(len(body)) > limit {
-		return nil, errTooLarge
-	}
-	return body, err
 }
 
 func closeBody(req *http.Request) {
