@@ -85,7 +85,7 @@ func installable(d *catalog.Integration, err error) (*bot.Integration, error) {
 	}
 	return &bot.Integration{
 		ID: d.ID, Name: d.Name, Version: d.Version, Title: d.Title, Description: d.Description, IconURL: d.IconURL,
-		Outside: d.Outside(), Public: d.Public, Visibility: d.Visibility, VerificationStatus: d.VerificationStatus, LifecycleStatus: d.LifecycleStatus,
+		Outside: d.Outside(), Told: d.Told(), Public: d.Public, Visibility: d.Visibility, VerificationStatus: d.VerificationStatus, LifecycleStatus: d.LifecycleStatus,
 		Channels: channels, Check: d.CheckConfiguration,
 	}, nil
 }
@@ -247,11 +247,12 @@ const defaultLimit = 130 * time.Second
 // invoker is delivery.Invoker: it knows where each bot and each installation lives.
 type invoker struct {
 	p        *parts
-	builtins map[string]endpoint.Endpoint
+	builtins map[string]endpoint.Endpoint // bots, by name
+	brought  map[string]brought           // integrations, by name
 }
 
 func newInvoker(p *parts) *invoker {
-	return &invoker{p, map[string]endpoint.Endpoint{echobot.Name: echobot.New(p.echo())}}
+	return &invoker{p, map[string]endpoint.Endpoint{echobot.Name: echobot.New(p.echo())}, p.broughtAlong()}
 }
 
 // Limit implements delivery.Invoker.

@@ -26,7 +26,8 @@ type Config struct {
 	AllowOutbound  []netip.Prefix
 	MasterKeyFile  string // "" = DATA/master.key
 	DrainTimeout   time.Duration
-	RateLimit      int // requests a second for one credential, 0 = no limit
+	DeliveryLog    time.Duration // how long is known what was delivered
+	RateLimit      int           // requests a second for one credential, 0 = no limit
 	LogLevel       slog.Level
 	LogFormat      string // text, json or auto
 
@@ -65,6 +66,7 @@ func Options() []Option {
 		{"allow-outbound", "CIDR,CIDR", "", "private networks that calls to bots and integrations may reach; public addresses need no entry", networks(func(c *Config) *[]netip.Prefix { return &c.AllowOutbound })},
 		{"master-key-file", "FILE", "", "master key that seals secrets in the database; empty means DATA/master.key, made on the first start", text(func(c *Config) *string { return &c.MasterKeyFile })},
 		{"drain-timeout", "DURATION", "25s", "how long a stopping server waits for what is in flight", setDrainTimeout},
+		{"delivery-log", "DURATION", "168h", "how long the log of deliveries reaches back, at least 1h; a delivery that failed for good stays", setDeliveryLog},
 		{"rate-limit", "N", "0", "requests a second that one credential may make; 0 sets no limit", setRateLimit},
 		{"log-level", "LEVEL", "info", "least level that is logged: debug, info, warn or error", setLogLevel},
 		{"log-format", "FORMAT", "auto", "text, json, or auto: text on a terminal, json elsewhere", setLogFormat},
@@ -147,6 +149,14 @@ func setDrainTimeout(c *Config, v string) (err error) {
 	c.DrainTimeout, err = time.ParseDuration(v)
 	if err != nil || c.DrainTimeout < 0 {
 		return fmt.Errorf("%q is not a duration such as 25s", v)
+	}
+	return nil
+}
+
+func setDeliveryLog(c *Config, v string) (err error) {
+	c.DeliveryLog, err = time.ParseDuration(v)
+	if err != nil || c.DeliveryLog < time.Hour {
+		return fmt.Errorf("%q is not a duration of at least 1h, such as 168h", v)
 	}
 	return nil
 }

@@ -50,6 +50,8 @@ func TestBadValuesNameWhereTheyStand(t *testing.T) {
 	}{
 		{map[string]string{"PARLEY_DRAIN_TIMEOUT": "soon"}, nil, `PARLEY_DRAIN_TIMEOUT: "soon" is not a duration`},
 		{nil, map[string]string{"drain-timeout": "-1s"}, `--drain-timeout: "-1s" is not a duration`},
+		{nil, map[string]string{"delivery-log": "7d"}, `--delivery-log: "7d" is not a duration`},
+		{nil, map[string]string{"delivery-log": "59m"}, `--delivery-log: "59m" is not a duration of at least 1h`},
 		{nil, map[string]string{"rate-limit": "many"}, `--rate-limit: "many" is not a number`},
 		{nil, map[string]string{"log-level": "loud"}, `--log-level: "loud" is none of debug, info, warn and error`},
 		{nil, map[string]string{"log-level": "info+1"}, `--log-level: "info+1" is none of`},

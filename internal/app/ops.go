@@ -163,9 +163,9 @@ func (p *parts) makeTimers() error {
 func (p *parts) makeMessaging() (err error) {
 	p.messaging, err = messaging.New(messaging.Config{
 		DB: p.db, Bus: p.bus, MaxAge: p.maxAge, Directory: newRules(p), Delivery: p.delivery, Timers: p.timers, Calls: p.calls, Actions: &actions{p, &answers{}},
-		Listeners: func(g *messaging.Signal) { p.chat.Notify(g) },
-		Ended:     func(group string) { p.hub.End(group) },
-		Now:       p.now, Log: p.log,
+		Listeners:   func(g *messaging.Signal) { p.chat.Notify(g) },
+		Ended:       func(group string) { p.hub.End(group) },
+		DeliveryLog: p.cfg.DeliveryLog, Now: p.now, Log: p.log,
 	})
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -27,8 +28,20 @@ const (
 	callsPerEndpoint = 64
 )
 
-// installation calls an integration that runs outside Parley, for one of its
-// installations.
+// webhookLimit is how long the place may take that an integration which Parley
+// brings along hands something to. It has nothing to do but to take it.
+const webhookLimit = 30 * time.Second
+
+// brought carries out an operation for an installation of an integration that
+// Parley brings along.
+type brought func(ctx context.Context, in *bot.Installation, op endpoint.Operation) (endpoint.Answer, error)
+
+// broughtAlong are the integrations that deliveries reach in Go code, by name.
+func (p *parts) broughtAlong() map[string]brought {
+	return map[string]brought{}
+}
+
+// installation calls an integration for one of its installations.
 func (i *invoker) installation(ctx context.Context, installationID string, op endpoint.Operation) (endpoint.Answer, error) {
 	in, b, err := i.p.bot.Installation(ctx, installationID)
 	if err != nil {
@@ -43,6 +56,12 @@ func (i *invoker) installation(ctx context.Context, installationID string, op en
 		return endpoint.Answer{}, &endpoint.Error{Class: endpoint.Unreachable, Err: err}
 	case d == nil:
 		return endpoint.Answer{}, &endpoint.Error{Class: endpoint.Final, Err: errors.New("this version of the integration was deleted")}
+	case d.Builtin:
+		invoke := i.brought[d.Name]
+		if invoke == nil {
+			return endpoint.Answer{}, &endpoint.Error{Class: endpoint.Final, Err: fmt.Errorf("the integration %q takes no deliveries in this version of Parley", d.Name)}
+		}
+		return invoke(ctx, in, op)
 	case d.URL == "":
 		return nowhere("the integration has no url yet; updateIntegration sets one").Invoke(ctx, op)
 	}
@@ -68,7 +87,12 @@ func (i *invoker) installationLimit(ctx context.Context, installationID string) 
 		return defaultLimit
 	}
 	d, err := i.p.catalog.Lookup(ctx, in.IntegrationID)
-	if err != nil || d == nil || d.Limit() == 0 {
+	switch {
+	case err != nil || d == nil:
+		return defaultLimit
+	case d.Builtin:
+		return webhookLimit
+	case d.Limit() == 0:
 		return defaultLimit
 	}
 	return d.Limit()

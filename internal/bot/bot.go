@@ -65,6 +65,7 @@ type Integration struct {
 	Title, Description, IconURL string
 	Public                      bool
 	Outside                     bool // it runs outside Parley, at a URL
+	Told                        bool // deliveries tell it of messages and of its registration; see auth.Installation
 	Visibility                  string
 	VerificationStatus          string
 	LifecycleStatus             string

@@ -130,21 +130,26 @@ func (s *Service) readKnown(ctx context.Context, botID string) (*known, error) {
 }
 
 func (s *Service) installation(q sqldb.Q, in *installation) (Installation, error) {
-	outside, err := s.outside(q, in.IntegrationID)
+	version, err := s.version(q, in.IntegrationID)
 	return Installation{
 		Installation: auth.Installation{
 			ID: in.ID, Alias: in.Alias, IntegrationID: in.IntegrationID, IntegrationName: in.Name, Version: in.Version,
 			WebhookID: in.WebhookID, Enabled: in.Enabled, Removed: in.Removed, DisabledChannels: in.DisabledChannels,
-			Outside: outside,
+			Outside: version.Outside, Told: version.Told,
 		},
 		BotID: in.BotID, WebhookURL: s.webhookURL(in.WebhookID), Configuration: in.configuration, ConfigurationType: in.ConfigurationType,
 		CreatedAt: in.CreatedAt, UpdatedAt: in.UpdatedAt,
 	}, err
 }
 
-func (s *Service) outside(q sqldb.Q, integrationID string) (bool, error) {
+// version finds the version of an integration, whatever its state; one that was
+// deleted is nothing and nowhere.
+func (s *Service) version(q sqldb.Q, integrationID string) (*Integration, error) {
 	version, err := s.Catalog.Lookup(q, integrationID)
-	return version != nil && version.Outside, err
+	if version == nil {
+		version = &Integration{}
+	}
+	return version, err
 }
 
 func (r *row) definition() *Definition {

@@ -158,11 +158,11 @@ func (p *plan) remove(key string) error {
 	}
 	if r != nil {
 		r.Removed, r.Enabled = true, false
-		outside, err := p.s.outside(p.tx, r.IntegrationID)
+		version, err := p.s.version(p.tx, r.IntegrationID)
 		if err != nil {
 			return err
 		}
-		r.settle(p.before[r.ID], outside)
+		r.settle(p.before[r.ID], version.Told)
 	}
 	return nil
 }
@@ -341,7 +341,7 @@ func (p *plan) set(r *installation, version *Integration, key string, in *instal
 	if in.DisabledChannels != nil {
 		r.DisabledChannels = *in.DisabledChannels
 	}
-	r.settle(p.before[r.ID], version.Outside)
+	r.settle(p.before[r.ID], version.Told)
 	return p.check(r, version, key)
 }
 

@@ -11,7 +11,7 @@ import (
 	"parley/internal/sqldb"
 )
 
-// An integration that runs outside Parley is told when it is installed, set up
+// An integration that deliveries reach is told when it is installed, set up
 // anew, disabled or removed. What it is to be told stands in the status of the
 // installation, and the installation has a lane of its own in which it is
 // called; the outcome becomes its next status (PROTOCOL §2.7):
@@ -41,12 +41,12 @@ func IsRegistration(lane string) bool { return strings.HasPrefix(lane, registrat
 
 // settle works out what an installation is to be told after a change, and its
 // status until it has been.
-func (in *installation) settle(before *installation, outside bool) {
+func (in *installation) settle(before *installation, told bool) {
 	was := before != nil && before.live()
 	switch {
-	case !outside && in.live():
+	case !told && in.live():
 		in.Status, in.StatusReason = registered, "" // nothing to tell
-	case !outside:
+	case !told:
 		in.Status, in.StatusReason = unregistered, ""
 	case in.live() && (!was || !in.sameSetup(before) || in.Status == registrationFailed):
 		in.Status, in.StatusReason, in.call = registrationPending, "", true

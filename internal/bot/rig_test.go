@@ -198,7 +198,7 @@ func (catalogue) Lookup(_ sqldb.Q, integrationID string) (*Integration, error) {
 	case chat11:
 		in.Name, in.Version = "chat", "1.1.0"
 	case hooky:
-		in.Name, in.Version, in.Outside = "acme/hooky", "0.1.0", true
+		in.Name, in.Version, in.Outside, in.Told = "acme/hooky", "0.1.0", true, true
 	default:
 		return nil, nil
 	}

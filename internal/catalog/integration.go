@@ -81,6 +81,14 @@ func (d *Integration) Family() string {
 // Outside reports whether the integration runs outside Parley.
 func (d *Integration) Outside() bool { return !d.Builtin }
 
+// toldBuiltin is what Parley brings along that is told of the bot's messages as
+// if it ran outside: it hands them to a place outside.
+const toldBuiltin = "messaging"
+
+// Told reports whether the integration is told, by deliveries, of the bot's
+// messages and of its own registration.
+func (d *Integration) Told() bool { return d.Outside() || d.Name == toldBuiltin }
+
 // Limit is how long one call to it may take, 0 = the default of its place.
 func (d *Integration) Limit() time.Duration {
 	if d.MaxExecutionTime == nil {

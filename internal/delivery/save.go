@@ -61,8 +61,8 @@ const (
 	fenceSQL  = "SELECT seq FROM lanes WHERE key = $1 AND owner = $2 {for_update}"
 	leaveSQL  = "UPDATE lanes SET due = $1, lease_until = 0, owner = '', done = $2 WHERE key = $3"
 	extendSQL = "UPDATE lanes SET lease_until = $1, done = $2 WHERE key = $3"
-	tryoutSQL = `INSERT INTO attempts (work_id, number, endpoint, outcome, status, reason, started_at, duration_ms)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`
+	tryoutSQL = `INSERT INTO attempts (work_id, number, endpoint, outcome, status, reason, started_at, duration_ms, response, response_type)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING`
 )
 
 // write locks the lane first, then events, then the breaker.
@@ -79,7 +79,7 @@ func (e *Engine) write(tx *sqldb.Tx, p *pass) error {
 			return err
 		}
 		if t := n.try; t != nil {
-			if _, err := tx.Exec(tryoutSQL, n.work.ID, n.work.Attempt, p.endpoint, t.class.String(), t.status, t.reason, t.started, t.took.Milliseconds()); err != nil {
+			if _, err := tx.Exec(tryoutSQL, n.work.ID, n.work.Attempt, p.endpoint, t.class.String(), t.status, t.reason, t.started, t.took.Milliseconds(), t.response, t.responseType); err != nil {
 				return err
 			}
 		}

@@ -32,6 +32,9 @@ type Work struct {
 	// RetryTimeouts treats a try that ran out of time like one that failed.
 	// Otherwise it is final, because the first run may still be writing.
 	RetryTimeouts bool
+	// Webhook says that the endpoint is no bot and no integration but some place
+	// outside that is only told: it is given three days. It includes RetryTimeouts.
+	Webhook bool
 	// Skip, if not nil, is the outcome without any try.
 	Skip *Outcome
 }

@@ -35,6 +35,8 @@ type try struct {
 	reason  string
 	started int64
 	took    time.Duration
+	// How the answer began, and of what type it was; see endpoint.Excerpt.
+	response, responseType string
 }
 
 // step is how a lane goes on after a look at its source.
@@ -210,6 +212,7 @@ func (e *Engine) try(l *lane, w *Work) *try {
 	if t.class != endpoint.OK {
 		t.reason = endpoint.Reason(a, err)
 	}
+	t.response, t.responseType = endpoint.Excerpt(a)
 	e.metrics.attempts.WithLabelValues(t.class.String()).Inc()
 	e.report(l, w, t, err)
 	return t

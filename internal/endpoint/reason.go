@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -39,6 +40,29 @@ func Reason(a Answer, err error) string {
 		return status
 	}
 	return status + ": " + detail
+}
+
+// maxExcerpt is how many bytes of an answer are kept with the record of a try.
+const maxExcerpt = 4 << 10
+
+// Excerpt is how the body of an answer begins, for the record, and its content
+// type. Both are empty where the answer says no more than its status.
+func Excerpt(a Answer) (text, contentType string) {
+	body := a.Body
+	if len(body) > maxExcerpt {
+		body = body[:maxExcerpt]
+		for i := 1; i < utf8.UTFMax; i++ {
+			if !utf8.FullRune(body[len(body)-i:]) { // cut in two
+				body = body[:len(body)-i]
+				break
+			}
+		}
+	}
+	text = strings.ReplaceAll(strings.ToValidUTF8(string(body), "\uFFFD"), "\x00", "\uFFFD") // PostgreSQL keeps no other text
+	if s := strings.TrimSpace(text); s == "" || s == "{}" && Classify(a, nil) == OK {
+		return "", ""
+	}
+	return text, oneLine(a.Header.Get("Content-Type"), maxQuoted)
 }
 
 // peerError is the two shapes in which SDKs report errors.

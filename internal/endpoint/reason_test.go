@@ -103,3 +103,34 @@ func TestClassify(t *testing.T) {
 		t.Errorf("classes share names: %v", names)
 	}
 }
+
+func TestExcerptKeepsHowAnAnswerBegins(t *testing.T) {
+	t.Parallel()
+	header := http.Header{"Content-Type": {"text/plain; charset=utf-8"}}
+	long := strings.Repeat("x", maxExcerpt-1)
+	for name, c := range map[string]struct {
+		status   int
+		body     string
+		text     string
+		typeless bool
+	}{
+		"text":                            {500, "Oops", "Oops", false},
+		"a success with a text":           {200, `{"ok":true}`, `{"ok":true}`, false},
+		"nothing":                         {500, " \n", "", true},
+		"a success that says no more":     {200, " {} ", "", true},
+		"a failure that says no more":     {500, "{}", "{}", false},
+		"too much":                        {500, long + "yz", long + "y", false},
+		"a character cut in two":          {500, long + "€", long, false},
+		"a character that ends in time":   {500, long[:len(long)-2] + "€z", long[:len(long)-2] + "€", false},
+		"what is no text":                 {500, "\xff\x00a", "\uFFFD\uFFFDa", false},
+		"what is no text at the very end": {500, long + "\xff\xff", long + "\uFFFD", false},
+	} {
+		text, contentType := Excerpt(Answer{Status: c.status, Header: header, Body: []byte(c.body)})
+		if text != c.text || (contentType == "") != c.typeless {
+			t.Errorf("%s: %.40q of %d bytes, %q", name, text, len(text), contentType)
+		}
+	}
+	if text, contentType := Excerpt(Answer{}); text != "" || contentType != "" {
+		t.Errorf("of no answer: %q, %q", text, contentType)
+	}
+}

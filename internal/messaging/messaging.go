@@ -91,8 +91,10 @@ type Config struct {
 	// Ended is told after the commit that a group of streams has lost its
 	// reason: "conv:ID", "user:ID" or "conv:ID:user:ID". May be nil.
 	Ended func(group string)
-	Now   func() time.Time
-	Log   *slog.Logger
+	// DeliveryLog is how long is known what was delivered, and how; 0 = 7 days.
+	DeliveryLog time.Duration
+	Now         func() time.Time
+	Log         *slog.Logger
 }
 
 // Service carries out the operations on messaging.
@@ -113,6 +115,9 @@ func New(c Config) (*Service, error) {
 	}
 	if c.Ended == nil {
 		c.Ended = func(string) {}
+	}
+	if c.DeliveryLog == 0 {
+		c.DeliveryLog = 7 * 24 * time.Hour
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -26,8 +26,8 @@ const (
 	opConversationUpdated = "conversation_updated"
 )
 
-// InstallationEndpoint is the endpoint of an installation that runs outside
-// Parley. Its lanes begin with the same words.
+// InstallationEndpoint is the endpoint of an installation that is told. Its lanes
+// begin with the same words.
 func InstallationEndpoint(installationID string) string { return outgoingLane + installationID }
 
 const outgoingLane = "inst:"
@@ -52,6 +52,7 @@ type outgoing struct {
 	LaneSeq        int64
 	Attempts       int64
 	CreatedAt      int64
+	DoneAt         int64 // 0 = pending
 }
 
 // Columns binds the columns of table outbox.
@@ -70,15 +71,16 @@ func (o *outgoing) Columns() []sqldb.Column {
 		{Name: "lane_seq", Field: &o.LaneSeq},
 		{Name: "attempts", Field: &o.Attempts},
 		{Name: "created_at", Field: &o.CreatedAt},
+		{Name: "done_at", Field: &o.DoneAt},
 	}
 }
 
 // send puts o behind what its installation is yet to be told of the same
-// conversation. Installations that run inside Parley, and those that are
+// conversation. Installations that are not told of messages, and those that are
 // switched off, are told nothing.
 func (s *Service) send(tx *sqldb.Tx, c Caller, o *outgoing) error {
 	in := installation(c.Bot, o.InstallationID)
-	if in == nil || !in.Outside || !in.Enabled || in.Removed {
+	if in == nil || !in.Told || !in.Enabled || in.Removed {
 		return nil
 	}
 	now := s.now()
@@ -162,7 +164,11 @@ func (s Source) nextOutgoing(ctx context.Context, lane string, after int64) (*de
 		return nil, err
 	}
 	w := &delivery.Work{ID: o.ID, Seq: o.LaneSeq, Attempt: int(o.Attempts) + 1, CreatedAt: o.CreatedAt}
-	body, why, err := s.outgoingBody(ctx, o)
+	c, why, err := s.receiver(ctx, o)
+	var body []byte
+	if err == nil && why == "" {
+		body, why, err = s.outgoingBody(ctx, c, o)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -170,24 +176,28 @@ func (s Source) nextOutgoing(ctx context.Context, lane string, after int64) (*de
 		w.Skip = &delivery.Outcome{Status: delivery.Ignored, Reason: why, Attempts: int(o.Attempts)}
 		return w, nil
 	}
+	w.Webhook = !c.Installation.Outside
 	w.Operation = endpoint.Operation{
 		Name: o.Operation, Body: body, Subject: o.ID, Header: http.Header{"X-Parley-Attempt": {strconv.Itoa(w.Attempt)}},
 	}
 	return w, nil
 }
 
-// outgoingBody puts together what an installation is told, or says why there is
-// nothing to tell any more.
-func (s *Service) outgoingBody(ctx context.Context, o *outgoing) (body []byte, why string, err error) {
-	c, err := s.CallerFor(ctx, o.BotID, o.InstallationID)
+// receiver is the installation that is to be told, or why it is told nothing any more.
+func (s *Service) receiver(ctx context.Context, o *outgoing) (c Caller, why string, err error) {
+	c, err = s.CallerFor(ctx, o.BotID, o.InstallationID)
 	switch {
 	case fault.Is(err, fault.Forbidden):
-		return nil, "the bot has been deleted", nil
-	case err != nil:
-		return nil, "", err
-	case !c.Installation.Enabled || c.Installation.Removed:
-		return nil, "the integration is disabled or no longer installed", nil
+		return c, "the bot has been deleted", nil
+	case err == nil && (!c.Installation.Enabled || c.Installation.Removed):
+		return c, "the integration is disabled or no longer installed", nil
 	}
+	return c, "", err
+}
+
+// outgoingBody puts together what an installation is told, or says why there is
+// nothing to tell any more.
+func (s *Service) outgoingBody(ctx context.Context, c Caller, o *outgoing) (body []byte, why string, err error) {
 	v, err := s.cachedConversation(ctx, c, o.ConversationID)
 	if err != nil || v == nil {
 		return nil, "the conversation has been deleted", err
@@ -226,17 +236,15 @@ func (s *Service) outgoingBody(ctx context.Context, o *outgoing) (body []byte, w
 	return body, "", err
 }
 
-// doneOutgoing is Done for work from the outbox: what is delivered or has lost
-// its object goes, what failed for good stays.
+// doneOutgoing is Done for work from the outbox. What is over stays for the log
+// of deliveries.
 func (s Source) doneOutgoing(tx *sqldb.Tx, w *delivery.Work, o delivery.Outcome) error {
-	var err error
-	switch o.Status {
-	case delivery.Processed, delivery.Ignored:
-		_, err = tx.Exec("DELETE FROM outbox WHERE id = $1 AND status = 'pending'", w.ID)
-	default:
-		_, err = tx.Exec("UPDATE outbox SET status = $1, failure_reason = $2, attempts = $3 WHERE id = $4 AND status = 'pending'",
-			string(o.Status), o.Reason, int64(o.Attempts), w.ID)
+	var doneAt int64
+	if o.Status != delivery.Pending {
+		doneAt = s.now()
 	}
+	_, err := tx.Exec("UPDATE outbox SET status = $1, failure_reason = $2, attempts = $3, done_at = $4 WHERE id = $5 AND status = 'pending'",
+		string(o.Status), o.Reason, int64(o.Attempts), doneAt, w.ID)
 	return err
 }
 

@@ -15,8 +15,8 @@ const (
 	// signalsKept is how long a listener may be away and still be told of
 	// everything; messages are told of for as long as they exist.
 	signalsKept = 7 * 24 * time.Hour
-	// attemptsKept is how long the attempt log reaches back.
-	attemptsKept = 30 * 24 * time.Hour
+	// actionsKept is how long the log of actions reaches back.
+	actionsKept = 30 * 24 * time.Hour
 )
 
 // tombstoneBot is the kind of a deleted bot; users and conversations have the kinds of their tags.
@@ -231,10 +231,20 @@ func (s *Service) expire(tx *sqldb.Tx) (int64, error) {
 	if err != nil || n > 0 {
 		return n, err
 	}
-	n, err = tx.Exec("DELETE FROM action_log WHERE id IN (SELECT id FROM action_log WHERE started_at < $1 ORDER BY started_at LIMIT $2)", now.Add(-attemptsKept).UnixMilli(), chunk)
+	n, err = tx.Exec("DELETE FROM action_log WHERE id IN (SELECT id FROM action_log WHERE started_at < $1 ORDER BY started_at LIMIT $2)", now.Add(-actionsKept).UnixMilli(), chunk)
 	if err != nil || n > 0 {
 		return n, err
 	}
-	return tx.Exec("DELETE FROM attempts WHERE (work_id, number) IN (SELECT work_id, number FROM attempts WHERE started_at < $1 ORDER BY started_at LIMIT $2)",
-		now.Add(-attemptsKept).UnixMilli(), chunk)
+	return sweepDeliveries(tx, now.Add(-s.DeliveryLog).UnixMilli())
+}
+
+// sweepDeliveries removes a chunk of the deliveries that were over before a
+// time, and of the tries that were made before it. Those at what is still
+// pending stay: what comes next depends on their number.
+func sweepDeliveries(tx *sqldb.Tx, before int64) (int64, error) {
+	return first(tx, before,
+		"DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE status IN ('processed', 'ignored') AND done_at < $1 ORDER BY done_at LIMIT $2)",
+		`DELETE FROM attempts WHERE (work_id, number) IN (SELECT work_id, number FROM attempts
+			WHERE started_at < $1 AND NOT EXISTS (SELECT 1 FROM outbox o WHERE o.id = work_id AND o.status = 'pending') ORDER BY started_at LIMIT $2)`,
+	)
 }
