@@ -21,6 +21,7 @@ import (
 	"parley/internal/once"
 	"parley/internal/outbound"
 	"parley/internal/realtime"
+	"parley/internal/signing"
 	"parley/internal/sqldb"
 	"parley/internal/timer"
 	"parley/internal/workspace"
@@ -30,6 +31,7 @@ import (
 type parts struct {
 	*core
 	outbound  *outbound.Client
+	secrets   *signing.Store
 	workspace *workspace.Service
 	bot       *bot.Service
 	catalog   *catalog.Service
@@ -50,7 +52,7 @@ func build(c *core) (*parts, error) {
 	p := &parts{core: c}
 	p.outbound = outbound.New(outbound.Config{AllowLoopback: c.cfg.Dev, Allow: c.cfg.AllowOutbound, UserAgent: "Parley/" + c.cfg.Version})
 	for _, make := range []func() error{
-		p.makeTimers, p.makeWorkspace, p.makeCatalog, p.makeBot, p.checkKey, p.makeDelivery, p.makeMessaging, p.makeHub, p.makeChat,
+		p.makeTimers, p.makeSecrets, p.makeWorkspace, p.makeCatalog, p.makeBot, p.checkKey, p.makeDelivery, p.makeMessaging, p.makeHub, p.makeChat,
 	} {
 		if err := make(); err != nil {
 			return nil, err
@@ -76,6 +78,11 @@ func (p *parts) gate() *auth.Gate {
 	return &auth.Gate{Tokens: p.workspace, Directory: directory{p}, Now: p.now}
 }
 
+func (p *parts) makeSecrets() (err error) {
+	p.secrets, err = signing.NewStore(signing.Config{DB: p.db, Bus: p.bus, Box: p.box, Now: p.now, MaxAge: p.maxAge})
+	return err
+}
+
 func (p *parts) makeWorkspace() (err error) {
 	p.workspace, err = workspace.New(workspace.Config{DB: p.db, Bus: p.bus, Integrations: owned{p}, Now: p.now, Log: p.log, MaxAge: p.maxAge})
 	return err
@@ -83,7 +90,7 @@ func (p *parts) makeWorkspace() (err error) {
 
 func (p *parts) makeCatalog() (err error) {
 	p.catalog, err = catalog.New(catalog.Config{
-		DB: p.db, Bus: p.bus, Box: p.box, Directory: directory{p}, Workspaces: p.workspace, Installations: installedIn{p},
+		DB: p.db, Bus: p.bus, Box: p.box, Secrets: p.secrets, Directory: directory{p}, Workspaces: p.workspace, Installations: installedIn{p},
 		Deleting: func(tx *sqldb.Tx, integrationID string) error {
 			return p.workspace.ForgetIntegration(tx, integrationID)
 		},
@@ -114,7 +121,7 @@ func (p *parts) resetInstallations(tx *sqldb.Tx, integrationID string) error {
 
 func (p *parts) makeBot() (err error) {
 	p.bot, err = bot.New(bot.Config{
-		DB: p.db, Bus: p.bus, Box: p.box, Users: botUsers{p}, Recurring: botEvents{p}, Catalog: integrations{p}, PublicURL: p.url,
+		DB: p.db, Bus: p.bus, Box: p.box, Secrets: p.secrets, Users: botUsers{p}, Recurring: botEvents{p}, Catalog: integrations{p}, PublicURL: p.url,
 		Timers:  p.timers,
 		Enqueue: func(tx *sqldb.Tx, l delivery.Lane) (int64, error) { return p.delivery.Enqueue(tx, l) },
 		Deleting: func(tx *sqldb.Tx, botID string) error {
@@ -230,6 +237,7 @@ func (p *parts) close() error {
 	p.bot.Close()
 	p.catalog.Close()
 	p.workspace.Close()
+	p.secrets.Close()
 	p.outbound.Close()
 	return p.core.close()
 }

@@ -25,6 +25,7 @@ var layers = []struct{ dir, may string }{
 	{"internal/outbound", "fault"},
 	{"internal/auth", "fault id"},
 	{"internal/once", "auth fault id sqldb"},
+	{"internal/signing", "auth bus cache sqldb"},
 	{"internal/jsonschema", "fault"},
 	{"internal/cron", ""},
 	{"internal/api", "auth fault id once page sqldb tag"},
@@ -65,7 +66,7 @@ var layers = []struct{ dir, may string }{
 }
 
 var groups = map[string]string{
-	"kernel":  "internal/fault internal/id internal/schema internal/sqldb internal/bus internal/cache internal/page internal/tag internal/lease internal/outbound internal/auth internal/once internal/jsonschema internal/cron internal/api internal/patch",
+	"kernel":  "internal/fault internal/id internal/schema internal/sqldb internal/bus internal/cache internal/page internal/tag internal/lease internal/outbound internal/auth internal/once internal/signing internal/jsonschema internal/cron internal/api internal/patch",
 	"engines": "internal/endpoint internal/delivery internal/realtime internal/timer",
 	"modules": "internal/workspace internal/bot internal/catalog internal/messaging",
 	"builtin": "internal/builtin/chatapi internal/builtin/echobot",

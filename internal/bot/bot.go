@@ -16,6 +16,7 @@ import (
 	"parley/internal/cache"
 	"parley/internal/delivery"
 	"parley/internal/patch"
+	"parley/internal/signing"
 	"parley/internal/sqldb"
 	"parley/internal/timer"
 )
@@ -79,6 +80,7 @@ type Config struct {
 	DB        *sqldb.DB
 	Bus       bus.Bus
 	Box       *auth.Box
+	Secrets   *signing.Store // of bots; their ids are the owners
 	Users     Users
 	Catalog   Catalog
 	Recurring Recurring
@@ -120,7 +122,7 @@ const (
 // New checks c and returns a ready Service. Close it when no request runs any more.
 func New(c Config) (*Service, error) {
 	for name, missing := range map[string]bool{
-		"DB": c.DB == nil, "Bus": c.Bus == nil, "Box": c.Box == nil, "Users": c.Users == nil, "Recurring": c.Recurring == nil,
+		"DB": c.DB == nil, "Bus": c.Bus == nil, "Box": c.Box == nil, "Secrets": c.Secrets == nil, "Users": c.Users == nil, "Recurring": c.Recurring == nil,
 		"Catalog": c.Catalog == nil, "Enqueue": c.Enqueue == nil, "Timers": c.Timers == nil, "PublicURL": c.PublicURL == "", "Now": c.Now == nil,
 	} {
 		if missing {

@@ -2,8 +2,6 @@ package bot
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"maps"
 	"slices"
 
@@ -186,9 +184,8 @@ func (s *Service) create(tx *sqldb.Tx, c creation) (*row, error) {
 	}
 	r := &row{
 		ID: id.At(prefix, int64(at)), WorkspaceID: c.workspace, Name: defaultName, Dev: c.dev, Builtin: c.builtin, Tags: map[string]string{},
-		CreatedBy: c.account, CreatedAt: at, configuration: api.Object("{}"), secret: newSecret(),
+		CreatedBy: c.account, CreatedAt: at, configuration: api.Object("{}"),
 	}
-	r.SealedSecret = s.seal([]byte(r.secret), r.ID+"/signing-secret")
 	if err := s.change(r, &c.common, at); err != nil {
 		return nil, err
 	}
@@ -201,17 +198,13 @@ func (s *Service) create(tx *sqldb.Tx, c creation) (*row, error) {
 	if _, err := sqldb.Insert(tx, "bots", r); err != nil {
 		return nil, err
 	}
+	if err := s.Secrets.Create(tx, r.ID); err != nil {
+		return nil, err
+	}
 	if err := s.recur(tx, r, &c.common); err != nil {
 		return nil, err
 	}
 	return r, s.Users.CreateBotUser(tx, r.ID, r.Name, int64(at))
-}
-
-// newSecret makes a signing secret in the form of Standard Webhooks.
-func newSecret() string {
-	var b [32]byte
-	rand.Read(b[:])
-	return "whsec_" + base64.StdEncoding.EncodeToString(b[:])
 }
 
 // change applies what creating and updating have in common.
@@ -358,6 +351,9 @@ func (s *Service) delete(tx *sqldb.Tx, botID string) error {
 	if err := s.Deleting(tx, botID); err != nil {
 		return err
 	}
+	if err := s.Secrets.Delete(tx, botID); err != nil {
+		return err
+	}
 	if _, err := tx.Exec("DELETE FROM installations WHERE bot_id = $1", botID); err != nil {
 		return err
 	}
@@ -413,8 +409,12 @@ func (s *Service) listBots(ctx context.Context, in listQuery) (botList, error) {
 // multiple is "true", else by integration id, as clients expect that know no
 // aliases; of two with one id these see the older.
 func (s *Service) view(q sqldb.Q, r *row, rows []*installation, multiple string) (*Bot, error) {
+	secret, err := s.Secrets.Current(q, r.ID)
+	if err != nil {
+		return nil, err
+	}
 	b := &Bot{
-		ID: r.ID, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, SigningSecret: r.secret, Integrations: map[string]installed{},
+		ID: r.ID, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, SigningSecret: string(secret), Integrations: map[string]installed{},
 		Configuration: configuration{Data: r.configuration}, Tags: r.Tags, Name: r.Name, Description: r.Description,
 		DeployedAt: r.DeployedAt, Dev: r.Dev, CreatedBy: r.CreatedBy, Status: "active",
 	}

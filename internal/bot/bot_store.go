@@ -27,13 +27,11 @@ type row struct {
 	Definition    definition
 	Tags          map[string]string
 	SealedConfig  []byte
-	SealedSecret  []byte
 	CreatedBy     string
 	CreatedAt     api.Time
 	UpdatedAt     api.Time
 	DeployedAt    api.Time
 	configuration api.Object // what SealedConfig holds
-	secret        string     // what SealedSecret holds
 }
 
 // Columns binds the columns of table bots.
@@ -49,7 +47,6 @@ func (r *row) Columns() []sqldb.Column {
 		{Name: "definition", Field: sqldb.JSON(&r.Definition)},
 		{Name: "tags", Field: sqldb.JSON(&r.Tags)},
 		{Name: "configuration", Field: &r.SealedConfig},
-		{Name: "signing_secret", Field: &r.SealedSecret},
 		{Name: "created_by", Field: &r.CreatedBy},
 		{Name: "created_at", Field: (*int64)(&r.CreatedAt)},
 		{Name: "updated_at", Field: (*int64)(&r.UpdatedAt)},
@@ -65,11 +62,7 @@ func (s *Service) open(r *row) error {
 	if err != nil {
 		return fmt.Errorf("configuration of bot %s: %w", r.ID, err)
 	}
-	secret, err := s.Box.Open(r.SealedSecret, r.ID+"/signing-secret")
-	if err != nil {
-		return fmt.Errorf("signing secret of bot %s: %w", r.ID, err)
-	}
-	r.configuration, r.secret = data, string(secret)
+	r.configuration = data
 	return nil
 }
 

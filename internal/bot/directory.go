@@ -20,7 +20,6 @@ type Definition struct {
 	Dev              bool
 	URL              string // where it runs, "" = nowhere yet or inside Parley
 	Builtin          string // name of the Go bot behind it, "" for one at URL
-	SigningSecret    auth.Secret
 	Configuration    Configuration
 	Tags             map[string]string // of the bot itself
 	MaxExecutionTime time.Duration     // of one call, 0 = the default of its place
@@ -155,7 +154,7 @@ func (s *Service) version(q sqldb.Q, integrationID string) (*Integration, error)
 func (r *row) definition() *Definition {
 	d := &Definition{
 		ID: r.ID, WorkspaceID: r.WorkspaceID, Name: r.Name, Dev: r.Dev, URL: r.URL, Builtin: r.Builtin,
-		SigningSecret: auth.Secret(r.secret), Tags: r.Tags,
+		Tags: r.Tags,
 		// There is one configuration to a bot, so its id is the bot's under another prefix.
 		Configuration: Configuration{"cfg_" + r.ID[len(r.ID)-26:], r.CreatedAt, r.UpdatedAt, r.configuration},
 		EntityTags:    map[string]map[string]int{},

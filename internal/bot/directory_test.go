@@ -26,7 +26,7 @@ func TestDefinition(t *testing.T) {
 		shown := r.shown(t, botID)
 		in := d.Installations[0]
 		want := &Definition{
-			ID: botID, WorkspaceID: ours, Name: "Bella", URL: "https://bella.example.com/hook", SigningSecret: auth.Secret(shown.SigningSecret),
+			ID: botID, WorkspaceID: ours, Name: "Bella", URL: "https://bella.example.com/hook",
 			Configuration:    Configuration{"cfg_" + botID[4:], shown.CreatedAt, shown.UpdatedAt, []byte(`{"greeting":"hi","token":"s3cret"}`)},
 			Tags:             map[string]string{"team": "a", "stage": "live"},
 			MaxExecutionTime: 30 * time.Second,
@@ -47,9 +47,6 @@ func TestDefinition(t *testing.T) {
 		}
 		if s := d.States["counter"]; s.Type != "conversation" || len(d.States) != 1 {
 			t.Errorf("states are %v", d.States)
-		}
-		if string(d.SigningSecret) != shown.SigningSecret {
-			t.Error("the signing secret differs")
 		}
 		b, err := r.Bot(t.Context(), botID)
 		if diff := cmp.Diff(&auth.Bot{ID: botID, WorkspaceID: ours, Installations: []auth.Installation{in.Installation}}, b); diff != "" || err != nil {

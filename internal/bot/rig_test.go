@@ -28,6 +28,7 @@ import (
 	"parley/internal/delivery"
 	"parley/internal/endpoint"
 	"parley/internal/fault"
+	"parley/internal/signing"
 	"parley/internal/sqldb"
 	"parley/internal/timer"
 )
@@ -96,8 +97,13 @@ func newRig(t *testing.T, db *sqldb.DB, b bus.Bus, maxAge time.Duration) *rig {
 		t.Fatal(err)
 	}
 	r.timers = timer.New(timer.Config{DB: db, Now: now, Log: log})
+	secrets, err := signing.NewStore(signing.Config{DB: db, Bus: b, Box: box, Now: now, MaxAge: maxAge})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(secrets.Close)
 	r.Service, err = New(Config{
-		Enqueue: r.engine.Enqueue, Timers: r.timers,
+		Secrets: secrets, Enqueue: r.engine.Enqueue, Timers: r.timers,
 		DB: db, Bus: b, Box: box, Users: users{}, Recurring: recurrences{}, Catalog: catalogue{}, PublicURL: "https://bots.example.com/", Now: now, MaxAge: maxAge, Log: log,
 		Changed: func(botID string) { r.note(&r.changed, botID) },
 		Ended:   func(installationID string) { r.note(&r.ended, installationID) },

@@ -20,6 +20,7 @@ import (
 	"parley/internal/cache"
 	"parley/internal/fault"
 	"parley/internal/patch"
+	"parley/internal/signing"
 	"parley/internal/sqldb"
 )
 
@@ -42,6 +43,8 @@ type Config struct {
 	DB  *sqldb.DB
 	Bus bus.Bus
 	Box *auth.Box
+	// Secrets sign what integrations are sent; the family is the owner.
+	Secrets *signing.Store
 	// Directory tells which integrations a bot has and who may ask.
 	Directory     auth.Directory
 	Workspaces    Workspaces
@@ -74,7 +77,7 @@ const cachedVersions = 2_000
 // New checks c and returns a ready Service. Close it when no request runs any more.
 func New(c Config) (*Service, error) {
 	for name, missing := range map[string]bool{
-		"DB": c.DB == nil, "Bus": c.Bus == nil, "Box": c.Box == nil, "Directory": c.Directory == nil,
+		"DB": c.DB == nil, "Bus": c.Bus == nil, "Box": c.Box == nil, "Secrets": c.Secrets == nil, "Directory": c.Directory == nil,
 		"Workspaces": c.Workspaces == nil, "Installations": c.Installations == nil, "Now": c.Now == nil,
 	} {
 		if missing {

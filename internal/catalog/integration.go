@@ -75,8 +75,10 @@ func (d *Integration) Family() string {
 	if d.Builtin {
 		return d.Name
 	}
-	return d.WorkspaceID + "/" + d.Name
+	return family(d.WorkspaceID, d.Name)
 }
+
+func family(workspaceID, name string) string { return workspaceID + "/" + name }
 
 // Outside reports whether the integration runs outside Parley.
 func (d *Integration) Outside() bool { return !d.Builtin }

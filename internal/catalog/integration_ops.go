@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"maps"
 	"regexp"
 	"slices"
@@ -190,6 +191,9 @@ func (s *Service) createIntegration(ctx context.Context, in createInput) (integr
 		if err == nil && !added {
 			err = exists(r)
 		}
+		if err == nil {
+			err = s.keepSecret(tx, r)
+		}
 		return integrationResult{r.integration()}, err
 	})
 }
@@ -348,7 +352,10 @@ func (s *Service) updateIntegration(ctx context.Context, in updateInput) (integr
 		if err != nil {
 			return integrationResult{}, err
 		}
-		err = sqldb.Update(tx, "integrations", r, sqldb.Column{Name: "id", Field: &r.ID})
+		err = errors.Join(
+			sqldb.Update(tx, "integrations", r, sqldb.Column{Name: "id", Field: &r.ID}),
+			s.keepSecret(tx, r), // it may be older than the secrets
+		)
 		s.announce(tx, r.ID)
 		return integrationResult{r.integration()}, err
 	})
@@ -469,6 +476,29 @@ func (s *Service) deleteIntegration(ctx context.Context, in integrationRef) (str
 			return struct{}{}, err
 		}
 		s.announce(tx, r.ID)
-		return struct{}{}, sqldb.Delete(tx, "integrations", "WHERE id = $1", r.ID)
+		if err := sqldb.Delete(tx, "integrations", "WHERE id = $1", r.ID); err != nil {
+			return struct{}{}, err
+		}
+		return struct{}{}, s.forgetSecret(tx, r)
 	})
+}
+
+// keepSecret sees to it that an integration has a secret: one for all its versions.
+func (s *Service) keepSecret(tx *sqldb.Tx, r *row) error {
+	if err := tx.LockKey("integration family", family(r.WorkspaceID, r.Name)); err != nil {
+		return err
+	}
+	return s.Secrets.Create(tx, family(r.WorkspaceID, r.Name))
+}
+
+// forgetSecret removes the secret of an integration with its last version.
+func (s *Service) forgetSecret(tx *sqldb.Tx, r *row) error {
+	if err := tx.LockKey("integration family", family(r.WorkspaceID, r.Name)); err != nil {
+		return err
+	}
+	n, err := sqldb.Scalar[int64](tx, "SELECT COUNT(*) FROM integrations WHERE workspace_id = $1 AND name = $2", r.WorkspaceID, r.Name)
+	if err != nil || n > 0 {
+		return err
+	}
+	return s.Secrets.Delete(tx, family(r.WorkspaceID, r.Name))
 }

@@ -17,6 +17,7 @@ import (
 	"parley/internal/auth"
 	"parley/internal/bus"
 	"parley/internal/schema"
+	"parley/internal/signing"
 	"parley/internal/sqldb"
 	"parley/internal/sqldb/sqldbtest"
 )
@@ -51,8 +52,13 @@ func newRigOn(t testing.TB, db *sqldb.DB, b bus.Bus, maxAge time.Duration) *rig 
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(&r.log, nil))
+	secrets, err := signing.NewStore(signing.Config{DB: db, Bus: b, Box: box, Now: now, MaxAge: maxAge})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(secrets.Close)
 	r.Service, err = New(Config{
-		DB: db, Bus: b, Box: box, Directory: directory{}, Workspaces: &r.homes, Installations: installs{}, Now: now, Log: log, MaxAge: maxAge,
+		DB: db, Bus: b, Box: box, Secrets: secrets, Directory: directory{}, Workspaces: &r.homes, Installations: installs{}, Now: now, Log: log, MaxAge: maxAge,
 		Changed: func(integrationID string) {
 			r.mu.Lock()
 			defer r.mu.Unlock()

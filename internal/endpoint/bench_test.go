@@ -13,10 +13,12 @@ import (
 	"time"
 
 	"parley/internal/endpoint"
+	"parley/internal/signing"
 )
 
-// BenchmarkRoundTrip compares an operation of 1 KB over HTTP with the same bytes
-// through a plain http.Client, to the same server on loopback.
+// BenchmarkRoundTrip compares an operation of 1 KB over HTTP, signed and
+// unsigned, with the same bytes through a plain http.Client, to the same server
+// on loopback.
 func BenchmarkRoundTrip(b *testing.B) {
 	s := server(b, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
@@ -28,14 +30,20 @@ func BenchmarkRoundTrip(b *testing.B) {
 	parley := endpoint.NewHTTP(s.URL, local(b))
 	plain := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	b.Cleanup(plain.CloseIdleConnections)
-	calls := map[string]func(context.Context) error{
-		"endpoint": func(ctx context.Context) error {
+	invoke := func(op endpoint.Operation) func(context.Context) error {
+		return func(ctx context.Context) error {
 			a, err := parley.Invoke(ctx, op)
 			if err == nil && string(a.Body) != "{}" {
 				err = fmt.Errorf("got %q", a.Body)
 			}
 			return err
-		},
+		}
+	}
+	signed := op
+	signed.Signer = signing.New(time.Now, signing.NewSecret())
+	calls := map[string]func(context.Context) error{
+		"endpoint": invoke(op),
+		"signed":   invoke(signed),
 		"plain": func(ctx context.Context) error {
 			r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL, bytes.NewReader(op.Body))
 			if err != nil {
@@ -53,7 +61,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 		},
 	}
 	for _, inFlight := range []int{1, 32} {
-		for _, name := range []string{"plain", "endpoint"} {
+		for _, name := range []string{"plain", "endpoint", "signed"} {
 			b.Run(fmt.Sprintf("%d/%s", inFlight, name), func(b *testing.B) { measure(b, inFlight, calls[name]) })
 		}
 	}

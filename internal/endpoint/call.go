@@ -115,7 +115,7 @@ const NodeHeaderLimit = 16 << 10
 // HeaderSize is about how many bytes h takes on the wire, with those that are
 // added to every call.
 func HeaderSize(h http.Header) int {
-	size := 200 // request line, Host, User-Agent, Content-Type, Content-Length
+	size := 400 // request line, Host, User-Agent, Content-Type, Content-Length; the time and two signatures
 	for name, values := range h {
 		for _, v := range values {
 			size += len(name) + len(": ") + len(v) + len("\r\n")

@@ -11,8 +11,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"parley/internal/signing"
 )
 
 func full() BotCall {
@@ -206,7 +209,8 @@ func TestHeaderSize(t *testing.T) {
 	c.Configuration = []byte(`{"a":"` + strings.Repeat("x", 11<<10) + `"}`)
 	op := c.With([]byte("{}"))
 	r, _ := http.NewRequest("POST", "http://"+l.Addr().String()+"/", strings.NewReader("{}"))
-	r.Header = op.header()
+	op.Signer = signing.New(time.Now, "new", "old")
+	r.Header = op.header([]byte("{}"))
 	resp, err := http.DefaultTransport.RoundTrip(r)
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"parley/internal/outbound"
+	"parley/internal/signing"
 )
 
 // MaxAnswer is how many bytes the body of an answer may have.
@@ -13,11 +14,14 @@ const MaxAnswer = 8 << 20
 
 // Operation is one call to a bot or an integration.
 type Operation struct {
-	Name    string      // what is asked: event_received, action_triggered, …
-	Type    string      // of the event or action; Name where there is none
-	Header  http.Header // in canonical spelling; see BotCall and IntegrationCall
-	Body    []byte      // JSON; empty counts as {}
-	Subject string      // id of the event or delivery, for logs
+	Name   string      // what is asked: event_received, action_triggered, …
+	Type   string      // of the event or action; Name where there is none
+	Header http.Header // in canonical spelling; see BotCall and IntegrationCall
+	Body   []byte      // JSON; empty counts as {}
+	// Subject is the id of the event or delivery, the same on every attempt:
+	// receivers know a repeated one by it. "" gives each attempt an id of its own.
+	Subject string
+	Signer  *signing.Signer // signs what goes out over HTTP; nil leaves it unsigned
 }
 
 // Answer is what came back, whatever its status.

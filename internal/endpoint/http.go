@@ -1,14 +1,14 @@
 package endpoint
 
 import (
-	"bytes"
 	"context"
-	"io"
 	"maps"
 	"net/http"
 	"net/url"
 
+	"parley/internal/id"
 	"parley/internal/outbound"
+	"parley/internal/signing"
 )
 
 type httpEndpoint struct {
@@ -47,21 +47,28 @@ func (e *httpEndpoint) request(op Operation) *http.Request {
 	if len(body) == 0 {
 		body = []byte("{}") // SDKs refuse a request without JSON
 	}
-	// The body can be read anew, so a call that met a stale connection is repeated.
-	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
-	r := &http.Request{Method: http.MethodPost, URL: e.url, Header: op.header(), ContentLength: int64(len(body)), GetBody: open}
-	r.Body, _ = open() // never fails
-	return r
+	return &http.Request{Method: http.MethodPost, URL: e.url, Header: op.header(body), Body: outbound.Body(body)}
 }
 
-// header is a copy of op's header with what no call may lack.
-func (op Operation) header() http.Header {
-	h := make(http.Header, len(op.Header)+4)
+// header is a copy of op's header with what no call may lack, signed for body.
+func (op Operation) header(body []byte) http.Header {
+	h := make(http.Header, len(op.Header)+6)
 	maps.Copy(h, op.Header)
 	h["Content-Type"] = jsonType
 	require(h, "X-Bp-Operation", op.Name)
 	require(h, "X-Bp-Type", op.kind())
+	op.sign(h, body)
 	return h
+}
+
+// sign gives h the id of the message and, where there is a signer, the time and
+// the signatures. Each attempt is signed anew: receivers refuse old ones.
+func (op Operation) sign(h http.Header, body []byte) {
+	if op.Subject == "" {
+		op.Subject = id.New("msg")
+	}
+	require(h, signing.HeaderID, op.Subject)
+	op.Signer.Sign(h, body)
 }
 
 func (op Operation) kind() string {

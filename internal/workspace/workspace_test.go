@@ -46,8 +46,8 @@ func addBots(t *testing.T, db *sqldb.DB, workspace string, n int) {
 	t.Helper()
 	err := db.Write(t.Context(), func(tx *sqldb.Tx) error {
 		for i := range n {
-			_, err := tx.Exec(`INSERT INTO bots (id, workspace_id, name, description, dev, builtin, url, definition, tags, configuration, signing_secret, created_by, created_at, updated_at, deployed_at)
-				VALUES ($1, $2, 'x', '', FALSE, '', '', '{}', '{}', $3, $3, '', 0, 0, 0)`, fmt.Sprint("bot_", i), workspace, []byte{0})
+			_, err := tx.Exec(`INSERT INTO bots (id, workspace_id, name, description, dev, builtin, url, definition, tags, configuration, created_by, created_at, updated_at, deployed_at)
+				VALUES ($1, $2, 'x', '', FALSE, '', '', '{}', '{}', $3, '', 0, 0, 0)`, fmt.Sprint("bot_", i), workspace, []byte{0})
 			if err != nil {
 				return err
 			}
