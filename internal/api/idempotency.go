@@ -54,12 +54,13 @@ func (c *call) once(ctx context.Context) (context.Context, error) {
 }
 
 // digest is a hash of what is asked: path, query and the body's JSON, however
-// it was spaced and ordered.
+// it was spaced and ordered. How long the client waits for what comes of it is
+// no part of that.
 func (c *call) digest() string {
 	h := sha256.New()
 	io.WriteString(h, c.r.URL.EscapedPath())
 	h.Write([]byte{'\n'})
-	io.WriteString(h, c.r.URL.RawQuery)
+	io.WriteString(h, c.op.in.asked(c.r.URL.RawQuery))
 	h.Write([]byte{'\n'})
 	if c.body.Len() > 0 {
 		text, err := jsontext.AppendFormat(nil, c.body.Bytes(), jsontext.ReorderRawObjects(true), jsontext.AllowDuplicateNames(true))
