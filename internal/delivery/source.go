@@ -26,7 +26,10 @@ type Work struct {
 	Ref  any    // the Source's own: what Done needs besides
 	Seq  int64  // as Enqueue returned it
 	// Attempt numbers the coming try: one more than Outcome.Attempts, as Done stored it last.
-	Attempt   int
+	Attempt int
+	// Before is how many of the tries recorded count no more: those that were made
+	// before the work was replayed.
+	Before    int
 	CreatedAt int64 // milliseconds since the epoch
 	Operation endpoint.Operation
 	// RetryTimeouts treats a try that ran out of time like one that failed.

@@ -173,16 +173,16 @@ func (e *Engine) judge(l *lane, w *Work, t *try) step {
 }
 
 // failedTries counts the earlier tries that failed. Tries that did not reach
-// the endpoint do not count.
+// the endpoint do not count, nor those before the work was replayed.
 func (e *Engine) failedTries(w *Work) int {
-	if w.Attempt <= 1 {
+	if w.Attempt <= w.Before+1 {
 		return 0
 	}
-	n, err := sqldb.Scalar[int64](e.DB.Reader(e.work), "SELECT count(*) FROM attempts WHERE work_id = $1 AND outcome IN ($2, $3)",
-		w.ID, endpoint.Failed.String(), endpoint.TimedOut.String())
+	n, err := sqldb.Scalar[int64](e.DB.Reader(e.work), "SELECT count(*) FROM attempts WHERE work_id = $1 AND number > $2 AND outcome IN ($3, $4)",
+		w.ID, w.Before, endpoint.Failed.String(), endpoint.TimedOut.String())
 	if err != nil {
 		e.Log.Error("count tries", "work", w.ID, "err", err)
-		return w.Attempt - 1
+		return w.Attempt - w.Before - 1
 	}
 	return int(n)
 }

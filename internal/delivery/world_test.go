@@ -35,7 +35,7 @@ func (s *ledger) Next(ctx context.Context, lane string, after int64) (*Work, err
 			return nil, err
 		}
 	}
-	rows, err := s.db.Reader(ctx).Query(`SELECT id, lane_seq, attempts, created_at, type FROM events
+	rows, err := s.db.Reader(ctx).Query(`SELECT id, lane_seq, attempts, tries_before, created_at, type FROM events
 		WHERE lane = $1 AND lane_seq > $2 AND status = 'pending' ORDER BY lane_seq LIMIT 1`, lane, after)
 	if err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func (s *ledger) Next(ctx context.Context, lane string, after int64) (*Work, err
 	}
 	w := &Work{RetryTimeouts: s.retryTimeouts}
 	var recorded int
-	if err := rows.Scan(&w.ID, &w.Seq, &recorded, &w.CreatedAt, &w.Operation.Type); err != nil {
+	if err := rows.Scan(&w.ID, &w.Seq, &recorded, &w.Before, &w.CreatedAt, &w.Operation.Type); err != nil {
 		return nil, err
 	}
 	w.Attempt = recorded + 1

@@ -45,7 +45,8 @@ type Event struct {
 	Lane           string `json:"-"`
 	LaneSeq        int64  `json:"-"`
 	Attempts       int64  `json:"-"`
-	PendingAt      int64  `json:"-"` // when it fired, if it was scheduled
+	PendingAt      int64  `json:"-"` // when it fired, if it was scheduled, or was replayed
+	TriesBefore    int64  `json:"-"` // of its attempts, those before it was replayed
 }
 
 // Columns binds the columns of table events.
@@ -67,6 +68,7 @@ func (e *Event) Columns() []sqldb.Column {
 		{Name: "attempts", Field: &e.Attempts},
 		{Name: "created_at", Field: (*int64)(&e.CreatedAt)},
 		{Name: "pending_at", Field: &e.PendingAt},
+		{Name: "tries_before", Field: &e.TriesBefore},
 	}
 }
 

@@ -53,6 +53,9 @@ type outgoing struct {
 	Attempts       int64
 	CreatedAt      int64
 	DoneAt         int64 // 0 = pending
+	PendingAt      int64 // when it was replayed, 0 = never
+	TriesBefore    int64 // of its attempts, those before that
+	Dead           bool
 }
 
 // Columns binds the columns of table outbox.
@@ -72,6 +75,9 @@ func (o *outgoing) Columns() []sqldb.Column {
 		{Name: "attempts", Field: &o.Attempts},
 		{Name: "created_at", Field: &o.CreatedAt},
 		{Name: "done_at", Field: &o.DoneAt},
+		{Name: "pending_at", Field: &o.PendingAt},
+		{Name: "tries_before", Field: &o.TriesBefore},
+		{Name: "dead", Field: &o.Dead},
 	}
 }
 
@@ -163,7 +169,12 @@ func (s Source) nextOutgoing(ctx context.Context, lane string, after int64) (*de
 	if err != nil {
 		return nil, err
 	}
-	w := &delivery.Work{ID: o.ID, Seq: o.LaneSeq, Attempt: int(o.Attempts) + 1, CreatedAt: o.CreatedAt}
+	return s.entryWork(ctx, o)
+}
+
+// entryWork is the work of telling an installation what an entry of the outbox says.
+func (s *Service) entryWork(ctx context.Context, o *outgoing) (*delivery.Work, error) {
+	w := &delivery.Work{ID: o.ID, Seq: o.LaneSeq, Attempt: int(o.Attempts) + 1, Before: int(o.TriesBefore), CreatedAt: max(o.CreatedAt, o.PendingAt)}
 	c, why, err := s.receiver(ctx, o)
 	var body []byte
 	if err == nil && why == "" {
@@ -243,8 +254,8 @@ func (s Source) doneOutgoing(tx *sqldb.Tx, w *delivery.Work, o delivery.Outcome)
 	if o.Status != delivery.Pending {
 		doneAt = s.now()
 	}
-	_, err := tx.Exec("UPDATE outbox SET status = $1, failure_reason = $2, attempts = $3, done_at = $4 WHERE id = $5 AND status = 'pending'",
-		string(o.Status), o.Reason, int64(o.Attempts), doneAt, w.ID)
+	_, err := tx.Exec("UPDATE outbox SET status = $1, failure_reason = $2, attempts = $3, done_at = $4, dead = $5 WHERE id = $6 AND status = 'pending'",
+		string(o.Status), o.Reason, int64(o.Attempts), doneAt, o.Dead, w.ID)
 	return err
 }
 

@@ -34,7 +34,15 @@ func (s Source) Next(ctx context.Context, lane string, after int64) (*delivery.W
 			return nil, err
 		}
 	}
-	w := &delivery.Work{ID: e.ID, Seq: e.LaneSeq, Attempt: int(e.Attempts) + 1, CreatedAt: max(int64(e.CreatedAt), e.PendingAt), Ref: e.BotID}
+	return s.eventWork(ctx, e, m)
+}
+
+// eventWork is the work of telling a bot of an event. m is its message if that
+// is known already.
+func (s *Service) eventWork(ctx context.Context, e *Event, m *Message) (*delivery.Work, error) {
+	w := &delivery.Work{
+		ID: e.ID, Seq: e.LaneSeq, Attempt: int(e.Attempts) + 1, Before: int(e.TriesBefore), CreatedAt: max(int64(e.CreatedAt), e.PendingAt), Ref: e.BotID,
+	}
 	c, err := s.CallerFor(ctx, e.BotID, "")
 	if err != nil && !fault.Is(err, fault.Forbidden) {
 		return nil, err
@@ -111,6 +119,11 @@ func (s Source) Done(tx *sqldb.Tx, w *delivery.Work, o delivery.Outcome) error {
 	}
 	if err := s.recurred(tx, w.Lane, o); err != nil {
 		return err
+	}
+	if o.Dead {
+		if _, err := tx.Exec("UPDATE events SET dead = TRUE WHERE bot_id = $1 AND id = $2 AND status = 'pending'", w.Ref, w.ID); err != nil {
+			return err
+		}
 	}
 	// No row: the event was deleted with its conversation while the bot had it.
 	workflowID, awaited := "", true
