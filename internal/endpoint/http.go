@@ -11,8 +11,16 @@ import (
 	"parley/internal/signing"
 )
 
+// Client sends what an endpoint over HTTP is called with. *outbound.Client is
+// the one that does; another shows a call without making it.
+type Client interface {
+	// Check refuses a URL that can never be called.
+	Check(rawURL string) (*url.URL, error)
+	Do(ctx context.Context, req *http.Request, l outbound.Limits) (*outbound.Response, error)
+}
+
 type httpEndpoint struct {
-	client *outbound.Client
+	client Client
 	url    *url.URL
 	refuse error // why url can never be called
 }
@@ -22,7 +30,7 @@ var jsonType = []string{"application/json"}
 // NewHTTP is the endpoint at a URL: each operation is one POST to it, with an
 // ASCII-only body. A URL that can never be called makes every Invoke fail
 // finally, with the reason.
-func NewHTTP(rawURL string, client *outbound.Client) Endpoint {
+func NewHTTP(rawURL string, client Client) Endpoint {
 	u, err := client.Check(rawURL)
 	return &httpEndpoint{client, u, err}
 }
