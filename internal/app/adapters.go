@@ -97,6 +97,15 @@ func (o owned) Owns(q sqldb.Q, workspaceID, integrationID string) (bool, error) 
 	return o.p.catalog.Owns(q, workspaceID, integrationID)
 }
 
+func (o owned) Family(q sqldb.Q, integrationID string) (workspaceID, family string, err error) {
+	return o.p.catalog.FamilyOf(q, integrationID)
+}
+
+// homes is workspace.Bots.
+type homes struct{ p *parts }
+
+func (h homes) Home(q sqldb.Q, botID string) (string, error) { return h.p.bot.Home(q, botID) }
+
 // installedIn is catalog.Installations.
 type installedIn struct{ p *parts }
 
@@ -281,6 +290,9 @@ func (i *invoker) Invoke(ctx context.Context, endpointID string, op endpoint.Ope
 	}
 	if d == nil {
 		return endpoint.Answer{}, &endpoint.Error{Class: endpoint.Final, Err: errors.New("the bot was deleted")}
+	}
+	if op.Signer, err = i.p.secrets.Signer(ctx, d.ID); err != nil {
+		return endpoint.Answer{}, &endpoint.Error{Class: endpoint.Unreachable, Err: err}
 	}
 	op.Header = botHeader(d, op)
 	return i.place(d).Invoke(ctx, op)

@@ -84,7 +84,7 @@ func (p *parts) makeSecrets() (err error) {
 }
 
 func (p *parts) makeWorkspace() (err error) {
-	p.workspace, err = workspace.New(workspace.Config{DB: p.db, Bus: p.bus, Integrations: owned{p}, Now: p.now, Log: p.log, MaxAge: p.maxAge})
+	p.workspace, err = workspace.New(workspace.Config{DB: p.db, Bus: p.bus, Secrets: p.secrets, Integrations: owned{p}, Bots: homes{p}, Now: p.now, Log: p.log, MaxAge: p.maxAge})
 	return err
 }
 

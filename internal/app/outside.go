@@ -13,10 +13,12 @@ import (
 	"parley/internal/api"
 	"parley/internal/auth"
 	"parley/internal/bot"
+	"parley/internal/catalog"
 	"parley/internal/delivery"
 	"parley/internal/endpoint"
 	"parley/internal/fault"
 	"parley/internal/messaging"
+	"parley/internal/signing"
 	"parley/internal/sqldb"
 )
 
@@ -56,6 +58,11 @@ func (i *invoker) installation(ctx context.Context, installationID string, op en
 		return endpoint.Answer{}, &endpoint.Error{Class: endpoint.Unreachable, Err: err}
 	case d == nil:
 		return endpoint.Answer{}, &endpoint.Error{Class: endpoint.Final, Err: errors.New("this version of the integration was deleted")}
+	}
+	if op.Signer, err = i.p.signer(ctx, d, in); err != nil {
+		return endpoint.Answer{}, &endpoint.Error{Class: endpoint.Unreachable, Err: err}
+	}
+	switch {
 	case d.Builtin:
 		invoke := i.brought[d.Name]
 		if invoke == nil {
@@ -67,6 +74,19 @@ func (i *invoker) installation(ctx context.Context, installationID string, op en
 	}
 	op.Header = installationHeader(in, b, op)
 	return endpoint.NewHTTP(d.URL, i.p.outbound).Invoke(ctx, op)
+}
+
+// signer finds what signs for an installation: the secret of its integration, or
+// for one that Parley brings along the webhookSecret it is set up with, and the
+// bot's own where there is none.
+func (p *parts) signer(ctx context.Context, d *catalog.Integration, in *bot.Installation) (*signing.Signer, error) {
+	if !d.Builtin {
+		return p.secrets.Signer(ctx, d.Family())
+	}
+	if secret, _ := in.Configuration.Member("webhookSecret").Text(); secret != "" {
+		return signing.New(p.now, signing.Split(secret)...), nil
+	}
+	return p.secrets.Signer(ctx, in.BotID)
 }
 
 func installationHeader(in *bot.Installation, b *auth.Bot, op endpoint.Operation) http.Header {
@@ -169,7 +189,7 @@ func (a *actions) outside(ctx context.Context, in *auth.Installation, action str
 }
 
 func (a *actions) call(ctx context.Context, endpointID, action string, input api.Object) (api.Object, error) {
-	answer, err := a.p.calls.Call(ctx, endpointID, endpoint.Operation{Name: "action_triggered", Body: endpoint.ActionTriggered(action, input), Subject: action})
+	answer, err := a.p.calls.Call(ctx, endpointID, endpoint.Operation{Name: "action_triggered", Body: endpoint.ActionTriggered(action, input)})
 	if errors.Is(err, delivery.ErrFull) {
 		return nil, fault.RateLimited.New("too many calls wait for the place that performs %q; try again in a moment", action)
 	}

@@ -127,6 +127,20 @@ func (i *installationID) Columns() []sqldb.Column {
 	return []sqldb.Column{{Name: "id", Field: &i.id}}
 }
 
+// Home is the workspace of a bot, "" where there is none. In a transaction the
+// bot is not deleted before that ends.
+func (s *Service) Home(q sqldb.Q, botID string) (workspaceID string, err error) {
+	tail := ""
+	if _, writes := q.(*sqldb.Tx); writes {
+		tail = "{for_update}"
+	}
+	workspaceID, err = sqldb.Scalar[string](q, "SELECT workspace_id FROM bots WHERE id = $1 "+tail, botID)
+	if errors.Is(err, sqldb.ErrNoRow) {
+		return "", nil
+	}
+	return workspaceID, err
+}
+
 // home is the workspace of a bot.
 type home struct{ workspaceID string }
 

@@ -50,7 +50,7 @@ func (d *Doors) Serve(w http.ResponseWriter, r *http.Request, in *Installation, 
 	}
 	defer release()
 	answer, err := d.Call(r.Context(), InstallationEndpoint(in.ID), endpoint.Operation{
-		Name: "webhook_received", Subject: in.WebhookID,
+		Name: "webhook_received",
 		Body: endpoint.WebhookReceived(endpoint.WebhookRequest{Method: r.Method, Path: path, Query: r.URL.RawQuery, Header: handed(r), Body: body}),
 	})
 	if err != nil {

@@ -94,7 +94,7 @@ func (s Registrations) Next(ctx context.Context, lane string, after int64) (*del
 	if in.Status == unregistrationPending {
 		name = "unregister"
 	}
-	workID := in.ID + "." + strconv.FormatInt(in.RegistrationSeq, 10)
+	workID := in.ID + "_" + strconv.FormatInt(in.RegistrationSeq, 10)
 	return &delivery.Work{
 		ID: workID, Ref: in.ID, Seq: in.RegistrationSeq, Attempt: int(in.RegistrationAttempts) + 1, CreatedAt: int64(in.UpdatedAt),
 		Operation: endpoint.Operation{Name: name, Body: endpoint.Register(s.webhookURL(in.WebhookID)), Subject: workID},

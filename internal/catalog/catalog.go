@@ -156,12 +156,23 @@ func (s *Service) Installable(tx *sqldb.Tx, workspaceID, integrationID string) (
 // Owns reports whether a version belongs to a workspace. In a transaction it is
 // not deleted before that ends.
 func (s *Service) Owns(q sqldb.Q, workspaceID, integrationID string) (bool, error) {
+	theirs, _, err := s.FamilyOf(q, integrationID)
+	return theirs != "" && theirs == workspaceID, err
+}
+
+// FamilyOf tells whose a version is that a workspace has described, and its
+// family; workspaceID is "" where there is none. In a transaction the version is
+// not deleted before that ends.
+func (s *Service) FamilyOf(q sqldb.Q, integrationID string) (workspaceID, familyName string, err error) {
 	tail := ""
 	if _, writes := q.(*sqldb.Tx); writes {
 		tail = "{for_update}"
 	}
 	r, err := s.row(q, integrationID, tail)
-	return r != nil && r.WorkspaceID == workspaceID, err
+	if r == nil {
+		return "", "", err
+	}
+	return r.WorkspaceID, family(r.WorkspaceID, r.Name), nil
 }
 
 // Family tells integrations apart by the id of any of their versions: versions

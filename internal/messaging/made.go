@@ -42,7 +42,7 @@ func (s *Service) made(ctx context.Context, c Caller, installationID, member str
 	if err != nil {
 		return "", err
 	}
-	answer, err := s.Calls.Call(ctx, InstallationEndpoint(in.ID), endpoint.Operation{Name: "create_" + member, Body: body, Subject: in.ID})
+	answer, err := s.Calls.Call(ctx, InstallationEndpoint(in.ID), endpoint.Operation{Name: "create_" + member, Body: body})
 	if errors.Is(err, delivery.ErrFull) {
 		return "", fault.RateLimited.New("too many calls wait for the integration %q; try again in a moment", in.Alias)
 	}

@@ -3,6 +3,7 @@ package workspace
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"net/http/httptest"
@@ -21,6 +22,7 @@ import (
 	"parley/internal/api"
 	"parley/internal/auth"
 	"parley/internal/bus"
+	"parley/internal/signing"
 	"parley/internal/sqldb"
 )
 
@@ -40,7 +42,16 @@ func newRig(t *testing.T, db *sqldb.DB, b bus.Bus, maxAge time.Duration) *rig {
 	r := &rig{}
 	r.clock.Store(start)
 	now := func() time.Time { return time.UnixMilli(r.clock.Load()) }
-	s, err := New(Config{DB: db, Bus: b, Integrations: owners{}, Now: now, MaxAge: maxAge})
+	box, err := auth.NewBox(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets, err := signing.NewStore(signing.Config{DB: db, Bus: b, Box: box, Now: now, MaxAge: maxAge})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(secrets.Close)
+	s, err := New(Config{DB: db, Bus: b, Secrets: secrets, Integrations: owners{}, Bots: owners{}, Now: now, MaxAge: maxAge})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,10 +62,16 @@ func newRig(t *testing.T, db *sqldb.DB, b bus.Bus, maxAge time.Duration) *rig {
 	return r
 }
 
-// directory has members and nothing else.
+// directory has members, and the bots of the database.
 type directory struct{ *Service }
 
-func (directory) Bot(context.Context, string) (*auth.Bot, error) { return nil, nil }
+func (d directory) Bot(ctx context.Context, botID string) (*auth.Bot, error) {
+	workspaceID, err := owners{}.Home(d.DB.Reader(ctx), botID)
+	if workspaceID == "" {
+		return nil, err
+	}
+	return &auth.Bot{ID: botID, WorkspaceID: workspaceID}, nil
+}
 func (directory) Family(context.Context, string) (string, error) { return "", nil }
 
 // owners gives each workspace the integration whose id ends as its own.
@@ -64,6 +81,23 @@ func integrationOf(workspaceID string) string { return "intver_" + workspaceID[l
 
 func (owners) Owns(_ sqldb.Q, workspaceID, integrationID string) (bool, error) {
 	return integrationID == integrationOf(workspaceID), nil
+}
+
+func (owners) Family(q sqldb.Q, integrationID string) (workspaceID, family string, err error) {
+	workspaceID, err = owners{}.find(q, "SELECT id FROM workspaces WHERE id = $1", "wkspace_"+integrationID[len(integrationID)-26:])
+	return workspaceID, workspaceID + "/hooky", err
+}
+
+func (owners) Home(q sqldb.Q, botID string) (workspaceID string, err error) {
+	return owners{}.find(q, "SELECT workspace_id FROM bots WHERE id = $1", botID)
+}
+
+func (owners) find(q sqldb.Q, query, id string) (string, error) {
+	found, err := sqldb.Scalar[string](q, query, id)
+	if errors.Is(err, sqldb.ErrNoRow) {
+		return "", nil
+	}
+	return found, err
 }
 
 // tick moves the clock, so that what follows is newer.
@@ -133,6 +167,7 @@ func (a answer) want(t *testing.T, status int, text string) answer {
 
 var (
 	ids    = regexp.MustCompile(`[a-z]+_[0-9A-HJKMNP-TV-Z]{26}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
+	whsecs = regexp.MustCompile(`whsec_[A-Za-z0-9+/=]{44}`)
 	tokens = regexp.MustCompile(`bp_([a-z]+)_[A-Za-z0-9_-]{43}`)
 	errIDs = regexp.MustCompile(`err_[0-9]{13}x[0-9A-F]{8}`)
 )
@@ -143,6 +178,7 @@ func (a answer) golden(t *testing.T, name string) {
 	t.Helper()
 	seen := map[string]string{}
 	body := tokens.ReplaceAll(a.body, []byte("bp_${1}_…"))
+	body = whsecs.ReplaceAll(body, []byte("whsec_…"))
 	body = errIDs.ReplaceAll(body, []byte("err_…"))
 	body = ids.ReplaceAllFunc(body, func(id []byte) []byte {
 		if n := len(seen) + 1; seen[string(id)] == "" {

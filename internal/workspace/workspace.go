@@ -14,6 +14,7 @@ import (
 	"parley/internal/auth"
 	"parley/internal/bus"
 	"parley/internal/cache"
+	"parley/internal/signing"
 	"parley/internal/sqldb"
 )
 
@@ -22,14 +23,27 @@ type Integrations interface {
 	// Owns reports whether a version belongs to a workspace. In a transaction it
 	// is not deleted before that ends.
 	Owns(q sqldb.Q, workspaceID, integrationID string) (bool, error)
+	// Family tells whose a version is, and what all versions of its integration
+	// share; workspaceID is "" where there is none. In a transaction the version is
+	// not deleted before that ends.
+	Family(q sqldb.Q, integrationID string) (workspaceID, family string, err error)
+}
+
+// Bots knows whose a bot is; bot does.
+type Bots interface {
+	// Home is the workspace of a bot, "" where there is none. In a transaction the
+	// bot is not deleted before that ends.
+	Home(q sqldb.Q, botID string) (workspaceID string, err error)
 }
 
 // Config are the parts a Service needs.
 type Config struct {
 	DB  *sqldb.DB
 	Bus bus.Bus
-	// Integrations may be nil where no operations are served.
+	// Secrets, Integrations and Bots may be nil where no operations are served.
+	Secrets      *signing.Store
 	Integrations Integrations
+	Bots         Bots
 	Now          func() time.Time
 	Log          *slog.Logger
 	// MaxAge bounds how long a token or a membership is believed without
@@ -75,7 +89,7 @@ func (s *Service) Close() {
 
 // Ops are the operations on accounts, workspaces and tokens.
 func (s *Service) Ops() []api.Op {
-	return slices.Concat(s.accountOps(), s.tokenOps(), s.iakOps(), s.workspaceOps())
+	return slices.Concat(s.accountOps(), s.tokenOps(), s.iakOps(), s.signingOps(), s.workspaceOps())
 }
 
 func (s *Service) now() api.Time { return api.At(s.Now()) }
