@@ -3,6 +3,7 @@ package delivery
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -15,6 +16,32 @@ import (
 	"parley/internal/sqldb"
 	"parley/internal/sqldb/sqldbtest"
 )
+
+// An endpoint that has nobody to tell says so; that is no failure.
+func TestWhatAnEndpointIgnoresIsOver(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		w := engine(t, db, nil, nil)
+		w.Invoker = handler(func(_ context.Context, _ string, op endpoint.Operation) (endpoint.Answer, error) {
+			if op.Type == "1" {
+				return endpoint.Answer{}, &endpoint.Error{Class: endpoint.Ignored, Err: errors.New("nobody is there")}
+			}
+			return endpoint.Answer{Status: 200}, nil
+		})
+		w.run()
+		ids := w.send(conv(1, "b"), 2)
+		w.idle()
+		if got, want := w.event(ids[0]), (event{"ignored", "nobody is there", 1}); got != want {
+			t.Errorf("first event %+v, want %+v", got, want)
+		}
+		if got, want := w.event(ids[1]), (event{"processed", "", 1}); got != want {
+			t.Errorf("second event %+v, want %+v", got, want)
+		}
+		if n := w.count("SELECT count(*) FROM attempts WHERE work_id = $1 AND outcome = 'ignored'", ids[0]); n != 1 {
+			t.Errorf("%d tries recorded, want 1", n)
+		}
+	})
+}
 
 func TestFinalFailureMovesOn(t *testing.T) {
 	t.Parallel()

@@ -75,6 +75,7 @@
 // # What a try means
 //
 //	ok            processed
+//	ignored       so, with the reason; the lane moves on
 //	final         failed with the reason; the lane moves on
 //	failed        tried again after 2 s, 8 s and 30 s, then a dead letter
 //	timed out     failed with the reason, or like failed if the work asks for it

@@ -152,6 +152,8 @@ func (e *Engine) judge(l *lane, w *Work, t *try) step {
 	switch {
 	case t.class == endpoint.OK:
 		return done(Processed, false)
+	case t.class == endpoint.Ignored:
+		return done(Ignored, false)
 	case t.class == endpoint.Unreachable:
 		due := w.CreatedAt + patience.Milliseconds()
 		if now >= due {
@@ -221,7 +223,7 @@ func (e *Engine) try(l *lane, w *Work) *try {
 // report writes the line about a try. The text of an answer stays out of it.
 func (e *Engine) report(l *lane, w *Work, t *try, err error) {
 	level := slog.LevelDebug
-	if t.class != endpoint.OK {
+	if t.class != endpoint.OK && t.class != endpoint.Ignored {
 		level = slog.LevelWarn
 	}
 	if !e.Log.Enabled(e.work, level) {

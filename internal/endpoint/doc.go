@@ -14,6 +14,7 @@
 //	Failed       other 5xx, 3xx, no or a broken answer, a panic    tried again a few times
 //	TimedOut     sent, and no answer within the limit              the peer may still be at work
 //	Canceled     the caller stopped waiting                        nothing is known, nothing is counted
+//	Ignored      a built-in that has nobody to hand it to          done, with the reason
 //
 // A connection that breaks after the request was sent is Failed, not
 // Unreachable: a bot that crashes on an event must run out of tries. A body over

@@ -57,6 +57,7 @@ const (
 	Unreachable
 	TimedOut
 	Canceled
+	Ignored
 )
 
 func (c Class) String() string {
@@ -71,6 +72,8 @@ func (c Class) String() string {
 		return "timed out"
 	case Canceled:
 		return "canceled"
+	case Ignored:
+		return "ignored"
 	}
 	return "failed"
 }
