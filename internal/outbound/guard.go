@@ -152,7 +152,7 @@ func (c *Client) checkHost(host string) error {
 		}
 		return nil
 	}
-	if host == "" || len(host) > 253 || strings.IndexFunc(host, notInNames) >= 0 {
+	if host == "" || len(host) > 253 || strings.Contains(host, "..") || strings.IndexFunc(host, notInNames) >= 0 {
 		return refuse("the host name is not valid")
 	}
 	return nil

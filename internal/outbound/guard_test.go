@@ -4,6 +4,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -36,62 +38,47 @@ func TestPublic(t *testing.T) {
 	}
 }
 
-// Everything here must be refused without a single connection, whichever way the
-// guard notices. PORT stands for a port where somebody listens on loopback.
-var hostile = []string{
-	// loopback in every spelling
-	"http://127.0.0.1:PORT/", "http://127.1:PORT/", "http://127.0.1:PORT/", "http://127.255.255.254:PORT/", "http://2130706433:PORT/",
-	"http://0x7f000001:PORT/", "http://0x7f.0.0.1:PORT/", "http://0X7F.1:PORT/", "http://0177.0.0.1:PORT/", "http://017700000001:PORT/",
-	"http://127.0.0.01:PORT/", "http://127.0.0.0x1:PORT/", "http://127.0.0.1.:PORT/", "http://[::1]:PORT/", "http://[0:0:0:0:0:0:0:1]:PORT/",
-	"http://[::ffff:127.0.0.1]:PORT/", "http://[::ffff:7f00:1]:PORT/", "http://[::127.0.0.1]:PORT/", "http://[0:0:0:0:0:ffff:127.0.0.1]:PORT/",
-	"http://0.0.0.0:PORT/", "http://0:PORT/", "http://[::]:PORT/", "http://256:PORT/", "http://4294967297:PORT/", "http://0x:PORT/",
-	"http://localhost:PORT/", "http://LOCALHOST:PORT/", "http://localhost.:PORT/", "https://127.0.0.1:PORT/", "http://[::1%25lo]:PORT/",
+// hostile reads the URLs that must be refused without a single connection.
+func hostile(t testing.TB, port string) []string {
+	t.Helper()
+	text, err := os.ReadFile("testdata/hostile.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for line := range strings.SplitSeq(strings.TrimRight(string(text), "\n"), "\n") {
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		if line[0] == '"' {
+			if line, err = strconv.Unquote(line); err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+		}
+		all = append(all, strings.ReplaceAll(line, "PORT", port))
+	}
+	if len(all) < 200 {
+		t.Fatalf("the corpus has %d URLs only", len(all))
+	}
+	return all
+}
 
-	// names that resolve to forbidden addresses
-	"http://loopback.test:PORT/", "http://loopback.test.:PORT/", "http://loopback6.test:PORT/", "http://mapped.test:PORT/", "http://private.test:PORT/",
-	"http://metadata.test/", "http://nat64.test:PORT/", "http://zero.test:PORT/", "http://all-forbidden.test:PORT/", "http://a.b.loopback.test:PORT/",
-
-	// digits and dots of other scripts
-	"http://127。0。0。1:PORT/", "http://127．0．0．1:PORT/", "http://127｡0｡0｡1:PORT/", "http://１２７.０.０.１:PORT/", "http://①②⑦.⓪.⓪.①:PORT/",
-	"http://①27.0.0.1:PORT/", "http://127.0.0.1\u00ad:PORT/", "http://ｌｏｏｐｂａｃｋ.test:PORT/", "http://ⓛⓞⓒⓐⓛⓗⓞⓢⓣ:PORT/", "http://%EF%BC%91%EF%BC%92%EF%BC%97.0.0.1:PORT/",
-
-	// metadata and private ranges
-	"http://169.254.169.254/latest/meta-data/", "http://2852039166/", "http://0xa9fea9fe/", "http://0251.0376.0251.0376/", "http://[::ffff:a9fe:a9fe]/",
-	"http://[fd00:ec2::254]/", "http://100.100.100.200/", "http://192.0.0.192/", "http://168.63.129.16/", "http://10.0.0.1/", "http://172.16.0.1/",
-	"http://192.168.0.1/", "http://192.168.257/", "http://100.64.0.1/", "http://198.18.0.1/", "http://192.0.2.1/", "http://203.0.113.1/",
-	"http://224.0.0.1/", "http://255.255.255.255/", "http://240.0.0.1/", "http://[fe80::1]/", "http://[fe80::1%25eth0]/", "http://[fc00::1]/", "http://[ff02::1]/",
-	"http://[64:ff9b::7f00:1]:PORT/", "http://[64:ff9b::a9fe:a9fe]/", "http://[64:ff9b:1::7f00:1]:PORT/", "http://[2002:7f00:1::]:PORT/", "http://[2002:a9fe:a9fe::1]/",
-	"http://[2001:0:4136:e378:8000:63bf:80ff:fffe]/", "http://[2001:db8::1]/", "http://[::ffff:0:7f00:1]:PORT/",
-
-	// who is the host?
-	"http://user@127.0.0.1:PORT/", "http://example.com@127.0.0.1:PORT/", "http://127.0.0.1:PORT@example.com/", "http://user:pass@example.com/",
-	"http://@127.0.0.1:PORT/", "http://example.com:80@127.0.0.1:PORT/", "http://127.0.0.1:PORT#@example.com/", "http://127.0.0.1:PORT?@example.com/",
-	"http://127.0.0.1:PORT\\@example.com/", "http://example.com\\@127.0.0.1:PORT/", "http://127.0.0.1%2f@example.com/", "http://127.0.0.1%00.example.com/",
-	"http://%31%32%37.0.0.1:PORT/", "http://127.0.0.1:PORT,example.com/", "http://127.0.0.1 .example.com/", "http:127.0.0.1:PORT/", "http:///127.0.0.1:PORT/",
-	"//127.0.0.1:PORT/", "127.0.0.1:PORT", "http://", "http://:PORT/", "http://[127.0.0.1]:PORT/", "http://[::1:PORT/", "http://exa\tmple.com/",
-	"http://example.com;127.0.0.1:PORT/", "http://(127.0.0.1):PORT/", "http://example.com/\r\nHost: 127.0.0.1", "",
-
-	// schemes
-	"gopher://127.0.0.1:PORT/_GET", "file:///etc/passwd", "file://127.0.0.1/etc/passwd", "ftp://127.0.0.1:PORT/", "dict://127.0.0.1:PORT/", "ldap://127.0.0.1:PORT/",
-	"javascript:alert(1)", "data:text/plain,x", "unix:///run/docker.sock", "ws://127.0.0.1:PORT/", "jar:http://127.0.0.1:PORT!/", "http+unix://%2Frun%2Fdocker.sock/",
-
-	// ports
-	"http://example.com:0/", "http://example.com:22/", "http://example.com:25/", "http://example.com:65536/", "http://example.com:99999999999/", "http://example.com:6667/",
-	"http://example.com:-1/", "http://example.com:http/",
+// hostileZone is where the names in them lead.
+var hostileZone = zone{
+	"localhost.": {"127.0.0.1", "::1"}, "loopback.test.": {"127.0.0.1"}, "a.b.loopback.test.": {"127.0.0.1"}, "loopback6.test.": {"::1"}, "mapped.test.": {"::ffff:127.0.0.1"},
+	"127.0.0.1.loopback.test.": {"127.0.0.1"}, "0x7f.1.loopback.test.": {"127.0.0.1"}, "www.127.0.0.1.loopback.test.": {"127.0.0.1"},
+	"private.test.": {"10.1.2.3"}, "shared.test.": {"100.64.0.1"}, "metadata.test.": {"169.254.169.254"}, "metadata.google.internal.": {"169.254.169.254"},
+	"nat64.test.": {"64:ff9b::7f00:1"}, "6to4.test.": {"2002:7f00:1::"}, "zero.test.": {"0.0.0.0"},
+	"all-forbidden.test.": {"127.0.0.1", "::1", "10.0.0.1", "fe80::1"}, "example.com.": {"127.0.0.1"},
 }
 
 func TestNothingHostileIsConnectedTo(t *testing.T) {
 	t.Parallel()
 	var connects atomic.Int32
 	port := listenEverywhere(t, &connects)
-	c := testClient(t, Config{}, zone{
-		"localhost.": {"127.0.0.1", "::1"}, "loopback.test.": {"127.0.0.1"}, "a.b.loopback.test.": {"127.0.0.1"}, "loopback6.test.": {"::1"}, "mapped.test.": {"::ffff:127.0.0.1"},
-		"private.test.": {"10.1.2.3"}, "metadata.test.": {"169.254.169.254"}, "nat64.test.": {"64:ff9b::7f00:1"}, "zero.test.": {"0.0.0.0"},
-		"all-forbidden.test.": {"127.0.0.1", "::1", "10.0.0.1", "fe80::1"}, "example.com.": {"127.0.0.1"},
-	})
+	c := testClient(t, Config{}, hostileZone)
 	c.dialing = func(ap netip.AddrPort) { t.Errorf("the guard let a connection to %s pass", ap) }
-	for _, raw := range hostile {
-		raw = strings.ReplaceAll(raw, "PORT", port)
+	for _, raw := range hostile(t, port) {
 		u, err := c.Check(raw)
 		if err == nil {
 			_, err = c.Do(t.Context(), &http.Request{Method: "GET", URL: u}, Limits{})
@@ -102,9 +89,6 @@ func TestNothingHostileIsConnectedTo(t *testing.T) {
 	}
 	if n := connects.Load(); n != 0 {
 		t.Errorf("%d connections arrived at the loopback listeners", n)
-	}
-	if len(hostile) < 60 {
-		t.Errorf("the corpus has %d URLs, want at least 60", len(hostile))
 	}
 }
 
@@ -160,7 +144,7 @@ func TestAllowLists(t *testing.T) {
 }
 
 func FuzzCheck(f *testing.F) {
-	for _, raw := range hostile {
+	for _, raw := range hostile(f, "7400") {
 		f.Add(raw)
 	}
 	f.Add("https://bücher.example:8443/a?b#c")
