@@ -109,7 +109,7 @@ func (e *Engine) learn(l *lane, try *try) *change {
 			c.kind = kept
 		}
 		t.failures++
-		t.openUntil, t.reason = c.at+backoff(t.failures).Milliseconds(), try.reason
+		t.openUntil, t.reason = c.at+max(backoff(t.failures), try.wait).Milliseconds(), try.reason
 	}
 	c.failures, c.openUntil = t.failures, t.openUntil
 	t.changing++
@@ -169,9 +169,10 @@ func (e *Engine) closedLocked(t *target) {
 }
 
 // Reset closes the breaker of an endpoint whose address has changed: everything
-// that waits for it is tried again after the commit.
+// that waits, for it or for another try, is tried after the commit.
 func (e *Engine) Reset(tx *sqldb.Tx, endpointID string) error {
-	if err := e.writeBreaker(tx, endpointID, &change{kind: closed, at: e.now()}); err != nil {
+	if _, err := tx.Exec(`INSERT INTO breakers (endpoint, failures, open_until, reason, updated_at) VALUES ($1, 0, 0, '', $2)
+		ON CONFLICT (endpoint) DO UPDATE SET failures = 0, open_until = 0, updated_at = excluded.updated_at`, endpointID, e.now()); err != nil {
 		return err
 	}
 	tx.AfterCommit(func() {

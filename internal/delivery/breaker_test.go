@@ -253,6 +253,28 @@ func TestResetTriesAgainAtOnce(t *testing.T) {
 	})
 }
 
+// What has failed and waits for hours is tried too: the address may have been the fault.
+func TestResetEndsTheWaitForAnotherTry(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		w, j := hook(t, db, func(call int, _ string, _ endpoint.Operation) (endpoint.Answer, error) {
+			return endpoint.Answer{Status: []int{500, 200}[min(call, 2)-1]}, nil
+		}, func(c *Config) { c.WebhookPauses = []time.Duration{10 * time.Hour} })
+		ids := w.send(conv(1, "b"), 1)
+		w.flow()
+		if err := db.Write(t.Context(), func(tx *sqldb.Tx) error { return w.Reset(tx, "bot:b") }); err != nil {
+			t.Fatal(err)
+		}
+		w.flow()
+		if got, want := w.event(ids[0]), (event{"processed", "", 2}); got != want || len(j.take()) != 2 {
+			t.Errorf("event %+v, want %+v", got, want)
+		}
+		if n := w.count("SELECT count(*) FROM breakers"); n != 0 {
+			t.Errorf("%d breakers are left", n)
+		}
+	})
+}
+
 // A probe that finds nothing to send must not end the probing.
 func TestProbeOfAnEmptyLaneGoesToAnother(t *testing.T) {
 	t.Parallel()

@@ -81,12 +81,24 @@
 //	timed out     failed with the reason, or like failed if the work asks for it
 //	unreachable   the endpoint's breaker opens; not counted; a dead letter 72 h after its creation
 //
+// A webhook, which only tells a place outside of something, is given more time:
+//
+//	failed,       tried again after 5 s, 30 s, 2 min, 10 min, 30 min, 1 h, 2 h, 5 h and then
+//	timed out     every 10 h, a last time 72 h after its creation, then a dead letter
+//	asked to wait 429 or 503 with Retry-After, of at most 24 h: like unreachable, and the
+//	              endpoint is left alone for at least as long
+//	gone          failed with the reason, and the Source hears that the endpoint wants no more
+//
+// Pauses vary by a fifth, so that what failed together is not tried together. The
+// lane waits, so its order stays.
+//
 // While a breaker is open every lane of the endpoint is parked: due when its
 // oldest entry has waited for 72 h. After 1 s, then 2 s, up to 5 min, one lane
 // on one node may try. When it gets an answer, whatever it says, the row is
-// marked closed, the parked lanes are made due, and the row goes. Lanes are
-// parked only under the lock of an open row, so none misses the waking, and a
-// process that dies in the middle of it leaves the mark for the next sweep.
+// marked closed, the parked lanes and those that wait for another try are made
+// due, and the row goes. Lanes are parked only under the lock of an open row, so
+// none misses the waking, and a process that dies in the middle of it leaves the
+// mark for the next sweep.
 // A copy of the row is kept in memory for a second, or for as long as nobody
 // else can change it.
 //
@@ -97,7 +109,8 @@
 //   - Entries of a lane are delivered in the order of their sequences, and a lane
 //     never has two tries in flight while its holder keeps its lease.
 //   - A slow endpoint holds its share of the workers, of the queue and nothing
-//     else; a dead one costs a try now and then.
+//     else; a dead one costs a try now and then. A share is at most half of what
+//     is free, so that many slow ones together leave room for one that is not.
 //   - The database is the truth. Hints, the order of callbacks after commits and
 //     everything in memory may be lost; a sweep looks at due lanes at the
 //     earliest due time, when called, and every 5 s.

@@ -39,16 +39,21 @@ type Config struct {
 	// on the data directory guarantees for SQLite. Leases left by an earlier
 	// process then end at the start instead of running out.
 	Exclusive bool
-	// Workers bounds the lanes worked on at a time; 0 = 256.
+	// Workers bounds the lanes worked on at a time; 0 = 1024.
 	Workers int
-	// PerEndpoint bounds those of one endpoint; 0 = 64.
+	// PerEndpoint bounds those of one endpoint; 0 = 64. It also gets no more of
+	// the workers than half of those that are free.
 	PerEndpoint int
 	// Queue bounds the claimed lanes that wait for a worker; 0 = 4096. One
-	// endpoint gets a quarter of it. Lanes beyond stay in the database until there is room.
-	Queue   int
-	Metrics prometheus.Registerer // may be nil
-	Log     *slog.Logger
-	Now     func() time.Time
+	// endpoint gets half of what is free. Lanes beyond stay in the database until
+	// there is room.
+	Queue int
+	// WebhookPauses are the waits after each failed try at a webhook, the last one
+	// after each further one too; nil = what the package comment says.
+	WebhookPauses []time.Duration
+	Metrics       prometheus.Registerer // may be nil
+	Log           *slog.Logger
+	Now           func() time.Time
 }
 
 // Engine carries the work of a Source to endpoints, lane by lane.
@@ -75,6 +80,7 @@ type Engine struct {
 	ready    fifo[*target] // targets with a waiting lane and a free slot
 	waiting  int           // lanes in the queues of targets
 	workers  int
+	busy     int // of them, those that have a lane in hand
 	parked   int // workers waiting on wake
 	starved  bool
 	toWrite  []*lane  // for writeLoop
@@ -93,7 +99,7 @@ func New(c Config) (*Engine, error) {
 		return nil, errors.New("delivery: DB, Bus, Source and Invoker are needed")
 	}
 	if c.Workers == 0 {
-		c.Workers = 256
+		c.Workers = 1024
 	}
 	if c.PerEndpoint == 0 {
 		c.PerEndpoint = 64
@@ -101,8 +107,14 @@ func New(c Config) (*Engine, error) {
 	if c.Queue == 0 {
 		c.Queue = 4096
 	}
+	if c.WebhookPauses == nil {
+		c.WebhookPauses = webhookPauses
+	}
 	if c.Workers < 1 || c.PerEndpoint < 1 || c.Queue < 4 {
 		return nil, errors.New("delivery: Workers and PerEndpoint must be at least 1, Queue at least 4")
+	}
+	if len(c.WebhookPauses) == 0 {
+		return nil, errors.New("delivery: WebhookPauses are empty")
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()

@@ -84,11 +84,21 @@ func (e *Engine) roomFor(endpoint string) bool {
 		e.starved = true
 		return false
 	}
-	if t := e.targets[endpoint]; t != nil && t.queue.len() >= e.Queue/4 {
+	if t := e.targets[endpoint]; t != nil && !e.mayQueueLocked(t) {
 		t.starved = true
 		return false
 	}
 	return true
+}
+
+// mayQueueLocked reports whether another lane of a target may be claimed. What
+// is left free bounds each: however many endpoints are slow, there is room for
+// one that is not.
+func (e *Engine) mayQueueLocked(t *target) bool { return t.queue.len() < (e.Queue-e.waiting+1)/2 }
+
+// mayRunLocked does the same for workers.
+func (e *Engine) mayRunLocked(t *target) bool {
+	return t.running < min(e.PerEndpoint, max(1, (e.Workers-e.busy+1)/2))
 }
 
 // accept takes over a claim.
@@ -153,9 +163,10 @@ func (e *Engine) readyLocked(l *lane) {
 	e.listLocked(l.t)
 }
 
-// listLocked offers a target to the workers if it has something for them.
+// listLocked offers a target to the workers if it has something for them. One
+// that has its share of them is offered again when one of them is done.
 func (e *Engine) listLocked(t *target) {
-	if t.listed || t.queue.len() == 0 || t.running >= e.PerEndpoint {
+	if t.listed || t.queue.len() == 0 || !e.mayRunLocked(t) {
 		return
 	}
 	t.listed = true
@@ -179,35 +190,50 @@ func (e *Engine) wakeWorker() {
 func (e *Engine) take() *lane {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for e.ready.len() == 0 || e.dead {
-		if e.dead || e.parked >= keepIdle {
-			e.workers--
-			return nil
-		}
-		e.parked++
-		e.wake.Wait()
+	t := e.turnLocked()
+	if t == nil {
+		e.workers--
+		return nil
 	}
-	t := e.ready.pop()
-	t.listed = false
 	l := t.queue.pop()
 	l.state = held
 	t.running++
+	e.busy++
 	e.waiting--
 	e.listLocked(t)
 	if e.starved && e.waiting < e.Queue/2 {
 		e.starved = false
 		e.sweepByLocked(0)
 	}
-	if t.starved && t.queue.len() < e.Queue/8 {
+	if t.starved && t.queue.len() < (e.Queue-e.waiting)/4 {
 		t.starved = false
 		e.sweepByLocked(0)
 	}
 	return l
 }
 
+// turnLocked gives the target whose turn it is, and nil to a worker who is not needed any more.
+func (e *Engine) turnLocked() *target {
+	for {
+		for e.ready.len() == 0 || e.dead {
+			if e.dead || e.parked >= keepIdle {
+				return nil
+			}
+			e.parked++
+			e.wake.Wait()
+		}
+		t := e.ready.pop()
+		t.listed = false
+		if t.running == 0 || e.mayRunLocked(t) {
+			return t
+		}
+	}
+}
+
 // putLocked takes a lane out of the hands of its worker.
 func (e *Engine) putLocked(l *lane) {
 	l.t.running--
+	e.busy--
 	e.listLocked(l.t)
 }
 

@@ -58,6 +58,7 @@ type Outcome struct {
 	Status   Status
 	Reason   string // why the last try was no success
 	Dead     bool   // failed because the tries or the time ran out: a dead letter
+	Gone     bool   // failed because the endpoint of a webhook wants to be told no more
 	Attempts int    // tries recorded so far, this one included
 }
 

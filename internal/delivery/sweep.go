@@ -119,7 +119,7 @@ func (e *Engine) room() (n int, crowded []string) {
 		return 0, nil
 	}
 	for id, t := range e.targets {
-		if t.queue.len() >= e.Queue/4 {
+		if !e.mayQueueLocked(t) {
 			t.starved = true
 			crowded = append(crowded, id)
 		}

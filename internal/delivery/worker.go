@@ -35,6 +35,7 @@ type try struct {
 	reason  string
 	started int64
 	took    time.Duration
+	wait    time.Duration // that the endpoint asks for before the next try
 	// How the answer began, and of what type it was; see endpoint.Excerpt.
 	response, responseType string
 }
@@ -131,7 +132,7 @@ func (e *Engine) attend(l *lane, w *Work) step {
 		if e.now() < due {
 			return step{leave: park, due: due}
 		}
-		return step{entry: &entry{work: w, outcome: Outcome{Failed, why, true, w.Attempt - 1}}}
+		return step{entry: &entry{work: w, outcome: Outcome{Status: Failed, Reason: why, Dead: true, Attempts: w.Attempt - 1}}}
 	}
 	t := e.try(l, w)
 	if t == nil {
@@ -146,7 +147,7 @@ func (e *Engine) attend(l *lane, w *Work) step {
 // judge decides what a try means for the work and its lane.
 func (e *Engine) judge(l *lane, w *Work, t *try) step {
 	done := func(s Status, dead bool) step {
-		return step{entry: &entry{work: w, outcome: Outcome{s, t.reason, dead, w.Attempt}}}
+		return step{entry: &entry{work: w, outcome: Outcome{Status: s, Reason: t.reason, Dead: dead, Attempts: w.Attempt}}}
 	}
 	now := e.now()
 	switch {
@@ -162,8 +163,15 @@ func (e *Engine) judge(l *lane, w *Work, t *try) step {
 		s := done(Pending, false)
 		s.leave, s.due = park, due
 		return s
-	case t.class == endpoint.Final, t.class == endpoint.TimedOut && !w.RetryTimeouts:
+	case t.class == endpoint.Gone:
+		s := done(Failed, false)
+		s.entry.outcome.Gone = true
+		s.leave, s.due = later, now // what follows is looked at when that is written
+		return s
+	case t.class == endpoint.Final, t.class == endpoint.TimedOut && !w.RetryTimeouts && !w.Webhook:
 		return done(Failed, false)
+	case w.Webhook:
+		return e.judgeWebhook(w, t)
 	}
 	failed := e.failedTries(w)
 	if failed >= len(retryAfter) {
@@ -204,6 +212,9 @@ func (e *Engine) try(l *lane, w *Work) *try {
 	e.metrics.lag.Observe(max(0, float64(start.UnixMilli()-w.CreatedAt)/1000))
 	a, err := invoke(ctx, e.Invoker, l.endpoint, w.Operation)
 	t := &try{class: endpoint.Classify(a, err), status: a.Status, started: start.UnixMilli(), took: e.Now().Sub(start)}
+	if w.Webhook {
+		e.classifyWebhook(t, a, err)
+	}
 	e.metrics.inFlight.Dec()
 	if err != nil && e.work.Err() != nil {
 		return nil

@@ -26,6 +26,8 @@ type ledger struct {
 	refused       map[string]bool // events whose outcome cannot be written
 	ill           func() error    // what reading fails with
 	retryTimeouts bool
+	webhook       bool
+	gone          string // why an endpoint that is gone is told nothing
 	skip          map[string]*Outcome
 }
 
@@ -44,7 +46,7 @@ func (s *ledger) Next(ctx context.Context, lane string, after int64) (*Work, err
 	if !rows.Next() {
 		return nil, rows.Err()
 	}
-	w := &Work{RetryTimeouts: s.retryTimeouts}
+	w := &Work{RetryTimeouts: s.retryTimeouts, Webhook: s.webhook}
 	var recorded int
 	if err := rows.Scan(&w.ID, &w.Seq, &recorded, &w.Before, &w.CreatedAt, &w.Operation.Type); err != nil {
 		return nil, err
@@ -54,7 +56,9 @@ func (s *ledger) Next(ctx context.Context, lane string, after int64) (*Work, err
 	w.Operation.Header = http.Header{"Attempt": {strconv.Itoa(w.Attempt)}}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w.Skip = s.skip[w.ID]
+	if w.Skip = s.skip[w.ID]; s.gone != "" {
+		w.Skip = &Outcome{Status: Ignored, Reason: s.gone}
+	}
 	return w, rows.Close()
 }
 
@@ -62,6 +66,13 @@ func (s *ledger) Done(tx *sqldb.Tx, w *Work, o Outcome) error {
 	s.mu.Lock()
 	refused := s.refused[w.ID]
 	s.mu.Unlock()
+	if o.Gone {
+		tx.AfterCommit(func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.gone = "gone: " + o.Reason
+		})
+	}
 	if refused {
 		return fmt.Errorf("event %s is refused", w.ID)
 	}

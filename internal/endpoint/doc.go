@@ -16,6 +16,11 @@
 //	Canceled     the caller stopped waiting                        nothing is known, nothing is counted
 //	Ignored      a built-in that has nobody to hand it to          done, with the reason
 //
+// A webhook is a place that is only told of things. For one ClassifyWebhook
+// judges, which gives it more time: 408, 425 and 429 are Failed, and 410 is
+//
+//	Gone         410                                               nothing is sent there any more
+//
 // A connection that breaks after the request was sent is Failed, not
 // Unreachable: a bot that crashes on an event must run out of tries. A body over
 // the limit is Final, because the peer has done its work and would do it again.

@@ -58,6 +58,7 @@ const (
 	TimedOut
 	Canceled
 	Ignored
+	Gone
 )
 
 func (c Class) String() string {
@@ -74,6 +75,8 @@ func (c Class) String() string {
 		return "canceled"
 	case Ignored:
 		return "ignored"
+	case Gone:
+		return "gone"
 	}
 	return "failed"
 }
