@@ -45,6 +45,7 @@ var layers = []struct{ dir, may string }{
 
 	// integrations and bots written in Go
 	{"internal/builtin/chatapi", "kernel engines modules"},
+	{"internal/builtin/messagingapi", "kernel engines modules"},
 	{"internal/builtin/echobot", "kernel engines modules"},
 
 	// composition
@@ -69,7 +70,7 @@ var groups = map[string]string{
 	"kernel":  "internal/fault internal/id internal/schema internal/sqldb internal/bus internal/cache internal/page internal/tag internal/lease internal/outbound internal/auth internal/once internal/signing internal/jsonschema internal/cron internal/api internal/patch",
 	"engines": "internal/endpoint internal/delivery internal/realtime internal/timer",
 	"modules": "internal/workspace internal/bot internal/catalog internal/messaging",
-	"builtin": "internal/builtin/chatapi internal/builtin/echobot",
+	"builtin": "internal/builtin/chatapi internal/builtin/messagingapi internal/builtin/echobot",
 	"spec":    "spec",
 }
 

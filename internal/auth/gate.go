@@ -234,6 +234,26 @@ func (g *Gate) operator(r *http.Request, t *Token) (Principal, error) {
 	return Principal{Kind: kindOf(t), TokenID: t.ID, AccountID: t.AccountID, WorkspaceID: bot.WorkspaceID, BotID: bot.ID}, nil
 }
 
+// Enter admits r at the door of an installation: whoever holds a token that may
+// act for its bot, a person's or the bot's own, acts as the installation.
+func (g *Gate) Enter(r *http.Request, botID string, in *Installation) (Principal, error) {
+	t, err := g.token(r)
+	if err != nil {
+		return Principal{}, err
+	}
+	if t.Kind == IAK {
+		return Principal{}, fault.Forbidden.New("This door is not for integrations: it needs a personal access token (bp_pat_…) or the key of its bot (bp_bak_…), the token sent is a bp_%s_…", t.Kind)
+	}
+	bot, err := g.reachable(r.Context(), t, botID)
+	if err != nil {
+		return Principal{}, err
+	}
+	if bot == nil { // which bot it is, strangers are not told
+		return Principal{}, fault.Forbidden.New("This token does not reach the bot behind this door; send one of a member of its workspace, or a key of the bot")
+	}
+	return Principal{Kind: kindOf(t), TokenID: t.ID, AccountID: t.AccountID, WorkspaceID: bot.WorkspaceID, BotID: bot.ID, InstallationID: in.ID, Alias: in.Alias}, nil
+}
+
 // bot finds the bot that r acts for. A bot that does not exist, one of another
 // tenant and a malformed id are told apart by nobody.
 func (g *Gate) bot(r *http.Request, t *Token) (*Bot, error) {

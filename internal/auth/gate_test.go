@@ -189,6 +189,45 @@ func setHeaders(r *http.Request, list string) {
 	}
 }
 
+func TestEnter(t *testing.T) {
+	t.Parallel()
+	g, texts := newTown()
+	in := &Installation{ID: "inst_chat", Alias: "chat"}
+	const away = "does not reach the bot behind this door"
+	for _, c := range []struct {
+		token, bot string // name of a token, or a whole header after "raw:"
+		want       Principal
+		kind       *fault.Kind
+		message    string
+	}{
+		{token: "ann", bot: botA, want: Principal{Kind: Person, TokenID: "pat_a", AccountID: ann, WorkspaceID: wsA, BotID: botA, InstallationID: in.ID, Alias: in.Alias}},
+		{token: "botA", bot: botA, want: Principal{Kind: BotKey, TokenID: "bak_a", WorkspaceID: wsA, BotID: botA, InstallationID: in.ID, Alias: in.Alias}},
+		{token: "raw:bearer " + texts["botA"], bot: botA, want: Principal{Kind: BotKey, TokenID: "bak_a", WorkspaceID: wsA, BotID: botA, InstallationID: in.ID, Alias: in.Alias}},
+		{token: "raw:BEARER   " + texts["botA"], bot: botA, want: Principal{Kind: BotKey, TokenID: "bak_a", WorkspaceID: wsA, BotID: botA, InstallationID: in.ID, Alias: in.Alias}},
+		{token: "bob", bot: botA, kind: fault.Forbidden, message: away},
+		{token: "annOnlyB", bot: botA, kind: fault.Forbidden, message: away},
+		{token: "botA", bot: botB, kind: fault.Forbidden, message: away},
+		{token: "botGone", bot: unknownBot, kind: fault.Forbidden, message: away},
+		{token: "chat", bot: botA, kind: fault.Forbidden, message: "This door is not for integrations"},
+		{token: "old", bot: botA, kind: fault.Unauthorized, message: "expired"},
+		{bot: botA, kind: fault.Unauthorized, message: "carries no token"},
+		{token: "raw:" + texts["ann"], bot: botA, kind: fault.Unauthorized, message: "does not hold a token"},
+		{token: "raw:bearer nope", bot: botA, kind: fault.Unauthorized, message: "does not hold a token"},
+	} {
+		r := httptest.NewRequest("POST", "/", nil)
+		if raw, ok := strings.CutPrefix(c.token, "raw:"); ok {
+			r.Header.Set("Authorization", raw)
+		} else if c.token != "" {
+			r.Header.Set("Authorization", "bearer "+texts[c.token])
+		}
+		r.Header.Set("x-bot-id", botB) // the door says which bot is meant
+		got, err := g.Enter(r, c.bot, in)
+		if c.kind == nil && (err != nil || got != c.want) || c.kind != nil && (!fault.Is(err, c.kind) || !strings.Contains(err.Error(), c.message) || strings.Contains(err.Error(), c.bot)) {
+			t.Errorf("%s at %s: got %+v, %v", c.token, c.bot, got, err)
+		}
+	}
+}
+
 func TestScopeTellsPrincipalsApart(t *testing.T) {
 	t.Parallel()
 	seen := map[string]Principal{}

@@ -56,6 +56,10 @@ func (s *Service) initializeIncomingMessage(ctx context.Context, in initializeIn
 	if c.Installation == nil {
 		return initializeResult{}, fault.Forbidden.New("incoming messages come from an integration; send x-integration-id")
 	}
+	return s.initialize(ctx, c, in)
+}
+
+func (s *Service) initialize(ctx context.Context, c Caller, in initializeInput) (initializeResult, error) {
 	find, err := s.initializers(ctx, c, in)
 	if err != nil {
 		return initializeResult{}, err
@@ -78,6 +82,40 @@ func (s *Service) initializeIncomingMessage(ctx context.Context, in initializeIn
 		}, find.message)
 		return out, err
 	})
+}
+
+// Arrival is a message that a built-in integration takes in. Its user, its
+// conversation and itself are told from others by these tags of the integration;
+// a conversation may go by its id instead.
+type Arrival struct {
+	User, Conversation, Message   map[string]string
+	ConversationID, Channel, Type string
+	Payload                       api.Object
+}
+
+// Received is a message that was taken in, with its user and conversation as
+// the integration sees them.
+type Received struct {
+	User         *User
+	Conversation *Conversation
+	Message      *Message
+}
+
+// Receive finds or makes a user, a conversation and a message, as
+// initializeIncomingMessage does. A message that is there already is only found.
+func (s *Service) Receive(ctx context.Context, c Caller, in Arrival) (Received, error) {
+	do := initializeInput{
+		User: &getOrCreateUserInput{Tags: in.User}, ConversationID: in.ConversationID,
+		Message: &initializeMessage{Payload: in.Payload, Type: in.Type, Tags: in.Message},
+	}
+	if in.ConversationID == "" {
+		do.Conversation = &getOrCreateConversationInput{Channel: in.Channel, Tags: in.Conversation}
+	}
+	if err := do.Check(); err != nil {
+		return Received{}, err
+	}
+	out, err := s.initialize(ctx, c, do)
+	return Received(out), err
 }
 
 // initializers are the three steps of initializeIncomingMessage, checked as far
