@@ -59,6 +59,10 @@ func (p *program) runServer(ctx context.Context, cfg app.Config, ready func(cont
 	defer cancel(nil)
 	g, running := errgroup.WithContext(ctx)
 	g.Go(func() error {
+		tendHeap(ctx)
+		return nil
+	})
+	g.Go(func() error {
 		defer cancel(nil)
 		return a.Run(ctx)
 	})

@@ -15,11 +15,12 @@ var starters = map[string]string{}
 // Packages that may read the clock. The rest is given a Now by app, so that
 // tests set the time.
 var clocks = map[string]string{
-	"internal/id":    "an id carries the time it was made",
-	"internal/sqldb": "it measures commits and waits for a real server",
-	"internal/app":   "start-up and shutdown are measured, not simulated",
-	"cmd/parley":     "a command runs once, in real time",
-	"bench":          "measuring is what it does",
+	"internal/id":       "an id carries the time it was made",
+	"internal/outbound": "connections are idle in real time",
+	"internal/sqldb":    "it measures commits and waits for a real server",
+	"internal/app":      "start-up and shutdown are measured, not simulated",
+	"cmd/parley":        "a command runs once, in real time",
+	"bench":             "measuring is what it does",
 }
 
 func TestEveryPackageIntroducesItself(t *testing.T) {
