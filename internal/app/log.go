@@ -47,7 +47,7 @@ const redacted = "[redacted]"
 
 // Attributes that never show their value, whatever it is.
 var secretKeys = map[string]bool{
-	"authorization": true, "cookie": true, "set-cookie": true, "x-user-key": true, "x-admin-secret": true,
+	"authorization": true, "cookie": true, "set-cookie": true, "x-user-key": true, "x-admin-secret": true, "x-secret-key": true,
 	"token": true, "key": true, "userkey": true, "password": true, "secret": true, "signingsecret": true,
 	"encryptionkey": true, "webhooksecret": true, "masterkey": true,
 }
@@ -79,15 +79,16 @@ var secretForms = []struct {
 	put  string
 }{
 	{regexp.MustCompile(`\b(bp_[a-z]{3})_[A-Za-z0-9_-]{8,}`), "${1}_" + redacted},
+	{regexp.MustCompile(`\bwhsec_[A-Za-z0-9+/=_-]{8,}`), "whsec_" + redacted},
 	{regexp.MustCompile(`\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*`), redacted},
 	{regexp.MustCompile(`(://[^\s/?#:@]*):[^\s/?#@]*@`), "${1}:" + redacted + "@"},
-	{regexp.MustCompile(`(?i)\b(authorization|x-user-key|password|encryptionKey)(["']?\s*[:=]\s*["']?)(bearer\s+)?[^\s"'&,}]+`), "${1}${2}" + redacted},
+	{regexp.MustCompile(`(?i)\b(authorization|x-user-key|x-secret-key|password|encryptionKey|webhookSecret|signingSecret)(["']?\s*[:=]\s*["']?)(bearer\s+)?[^\s"'&,}]+`), "${1}${2}" + redacted},
 	{regexp.MustCompile(`(/[^\s?"'<>]*)\?[^\s"'<>]+`), "${1}"},
 }
 
 func redact(s string) string {
-	// Most texts hold none of these; two scans are cheaper than five expressions.
-	if !strings.ContainsAny(s, "?@=:.") && !strings.Contains(s, "bp_") {
+	// Most texts hold none of these; three scans are cheaper than six expressions.
+	if !strings.ContainsAny(s, "?@=:.") && !strings.Contains(s, "bp_") && !strings.Contains(s, "whsec_") {
 		return s
 	}
 	for _, f := range secretForms {

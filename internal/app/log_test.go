@@ -12,6 +12,7 @@ func TestSecretsDoNotReachTheLog(t *testing.T) {
 	t.Parallel()
 	const (
 		token = "bp_pat_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
+		whsec = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw+/8="
 		jwt   = "eyJhbGciOiJIUzI1NiJ9.eyJpZCI6InUifQ.c2lnbmF0dXJl"
 	)
 	for _, format := range []string{"text", "json"} {
@@ -24,7 +25,9 @@ func TestSecretsDoNotReachTheLog(t *testing.T) {
 		log.Info("header", "sent", map[string][]string{"Authorization": {"Bearer " + token}})
 		log.With("token", "hunter2").WithGroup("g").Info("with " + jwt)
 		log.Info("body", "raw", []byte(`{"encryptionKey":"hunter2"}`))
-		for _, secret := range []string{token, jwt, "hunter2", "aHVudGVyMg", "eyJpZCI6InUifQ"} {
+		log.Info("signs with " + whsec + " and\n" + whsec)
+		log.Info("set up", "with", []byte(`{"webhookUrl":"https://a.example.com","webhookSecret":"hunter2"}`), "webhookSecret", "hunter2")
+		for _, secret := range []string{token, jwt, whsec[6:], "hunter2", "aHVudGVyMg", "eyJpZCI6InUifQ"} {
 			if strings.Contains(b.String(), secret) {
 				t.Errorf("%s: %s stands in the log:\n%s", format, secret, b.String())
 			}
