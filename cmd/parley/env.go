@@ -96,11 +96,10 @@ func (c *connection) environment(ctx context.Context, cfg app.Config, botID stri
 		return e, fmt.Errorf("%w: %s; start one with parley dev --data %s, so that it has an address", app.ErrNoServer, cfg.Data, cfg.Data)
 	}
 	if botID == "" {
-		made, err := app.ReadCredentials(cfg.Data)
-		if err != nil {
-			return e, errors.New("name the bot with --bot ID: only a directory of parley dev has an echo bot of its own")
+		var err error
+		if e.BotID, err = devBot(cfg); err != nil {
+			return e, err
 		}
-		e.BotID = made.BotID
 	}
 	if e.Token == "" {
 		return e, fmt.Errorf("no token is kept in %s; set %s to one that parley token create printed", cfg.Data, tokenEnv)
@@ -119,6 +118,15 @@ func (c *connection) environment(ctx context.Context, cfg app.Config, botID stri
 		return e, err
 	}
 	return e, nil
+}
+
+// devBot is the bot that parley dev has made.
+func devBot(cfg app.Config) (string, error) {
+	made, err := app.ReadCredentials(cfg.Data)
+	if err != nil {
+		return "", errors.New("name the bot with --bot ID: only a directory of parley dev has an echo bot of its own")
+	}
+	return made.BotID, nil
 }
 
 // findBot looks for a bot in every workspace that the token reaches.
