@@ -210,7 +210,7 @@ func TestHeaderSize(t *testing.T) {
 	op := c.With([]byte("{}"))
 	r, _ := http.NewRequest("POST", "http://"+l.Addr().String()+"/", strings.NewReader("{}"))
 	op.Signer = signing.New(time.Now, "new", "old")
-	r.Header = op.header([]byte("{}"))
+	r.Header = op.header([]byte("{}"), false)
 	resp, err := http.DefaultTransport.RoundTrip(r)
 	if err != nil {
 		t.Fatal(err)

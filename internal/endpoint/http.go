@@ -23,6 +23,9 @@ type httpEndpoint struct {
 	client Client
 	url    *url.URL
 	refuse error // why url can never be called
+	// plain leaves the body and the header as they are, but for what every
+	// webhook has.
+	plain bool
 }
 
 var jsonType = []string{"application/json"}
@@ -32,7 +35,14 @@ var jsonType = []string{"application/json"}
 // finally, with the reason.
 func NewHTTP(rawURL string, client Client) Endpoint {
 	u, err := client.Check(rawURL)
-	return &httpEndpoint{client, u, err}
+	return &httpEndpoint{client: client, url: u, refuse: err}
+}
+
+// NewWebhook is like NewHTTP for a place that knows nothing of operations: it
+// gets the body in UTF-8 and none of the headers that say what is asked.
+func NewWebhook(rawURL string, client Client) Endpoint {
+	u, err := client.Check(rawURL)
+	return &httpEndpoint{client: client, url: u, refuse: err, plain: true}
 }
 
 func (e *httpEndpoint) Invoke(ctx context.Context, op Operation) (Answer, error) {
@@ -51,20 +61,25 @@ func (e *httpEndpoint) Invoke(ctx context.Context, op Operation) (Answer, error)
 }
 
 func (e *httpEndpoint) request(op Operation) *http.Request {
-	body := ASCII(op.Body)
+	body := op.Body
+	if !e.plain {
+		body = ASCII(body)
+	}
 	if len(body) == 0 {
 		body = []byte("{}") // SDKs refuse a request without JSON
 	}
-	return &http.Request{Method: http.MethodPost, URL: e.url, Header: op.header(body), Body: outbound.Body(body)}
+	return &http.Request{Method: http.MethodPost, URL: e.url, Header: op.header(body, e.plain), Body: outbound.Body(body)}
 }
 
 // header is a copy of op's header with what no call may lack, signed for body.
-func (op Operation) header(body []byte) http.Header {
+func (op Operation) header(body []byte, plain bool) http.Header {
 	h := make(http.Header, len(op.Header)+6)
 	maps.Copy(h, op.Header)
 	h["Content-Type"] = jsonType
-	require(h, "X-Bp-Operation", op.Name)
-	require(h, "X-Bp-Type", op.kind())
+	if !plain {
+		require(h, "X-Bp-Operation", op.Name)
+		require(h, "X-Bp-Type", op.kind())
+	}
 	op.sign(h, body)
 	return h
 }
