@@ -195,16 +195,19 @@ func (d *document) describe(m Mount, o *mounted, id string) obj {
 }
 
 // group names the part of the API that a path belongs to: its first word after
-// the version, the family and parameters.
+// the version, the family and parameters. Parley's own parts say so.
 func group(path string) string {
 	last := "server"
 	for seg := range strings.SplitSeq(path, "/") {
 		if seg == "" || isParamSegment(seg) || seg == "v1" {
 			continue
 		}
-		if last = seg; seg != "chat" && seg != "admin" {
+		if last = seg; seg != "chat" && seg != "admin" && seg != "parley" {
 			break
 		}
+	}
+	if strings.HasPrefix(path, "/v1/parley/") {
+		return "parley: " + last
 	}
 	return last
 }

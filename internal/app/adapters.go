@@ -256,12 +256,13 @@ const defaultLimit = 130 * time.Second
 // invoker is delivery.Invoker: it knows where each bot and each installation lives.
 type invoker struct {
 	p        *parts
+	client   endpoint.Client
 	builtins map[string]endpoint.Endpoint // bots, by name
 	brought  map[string]brought           // integrations, by name
 }
 
-func newInvoker(p *parts) *invoker {
-	return &invoker{p, map[string]endpoint.Endpoint{echobot.Name: echobot.New(p.echo())}, p.broughtAlong()}
+func newInvoker(p *parts, client endpoint.Client) *invoker {
+	return &invoker{p, client, map[string]endpoint.Endpoint{echobot.Name: echobot.New(p.echo())}, p.broughtAlong(client)}
 }
 
 // Limit implements delivery.Invoker.
@@ -319,7 +320,7 @@ func (i *invoker) place(d *bot.Definition) endpoint.Endpoint {
 		}
 		return nowhere("this version of Parley has no built-in bot " + d.Builtin)
 	case d.URL != "":
-		return endpoint.NewHTTP(d.URL, i.p.outbound)
+		return endpoint.NewHTTP(d.URL, i.client)
 	}
 	return nowhere("the bot has no url yet; updateBot sets one")
 }

@@ -152,7 +152,7 @@ func (p *parts) checkKey() error {
 }
 
 func (p *parts) makeDelivery() (err error) {
-	i := newInvoker(p)
+	i := newInvoker(p, p.outbound)
 	p.calls = delivery.NewPool(i, callsAtATime, callsPerEndpoint)
 	p.doors = bot.NewDoors(p.bot, p.calls.Call)
 	p.delivery, err = delivery.New(delivery.Config{
@@ -170,6 +170,7 @@ func (p *parts) makeTimers() error {
 func (p *parts) makeMessaging() (err error) {
 	p.messaging, err = messaging.New(messaging.Config{
 		DB: p.db, Bus: p.bus, MaxAge: p.maxAge, Directory: newRules(p), Delivery: p.delivery, Timers: p.timers, Calls: p.calls, Actions: &actions{p, &answers{}},
+		Sketch:      p.sketch,
 		Listeners:   func(g *messaging.Signal) { p.chat.Notify(g) },
 		Ended:       func(group string) { p.hub.End(group) },
 		DeliveryLog: p.cfg.DeliveryLog, Now: p.now, Log: p.log,

@@ -39,7 +39,8 @@ const webhookLimit = 30 * time.Second
 type brought func(ctx context.Context, in *bot.Installation, op endpoint.Operation) (endpoint.Answer, error)
 
 // broughtAlong are the integrations that deliveries reach in Go code, by name.
-func (p *parts) broughtAlong() map[string]brought {
+// What they send goes out through client.
+func (p *parts) broughtAlong(client endpoint.Client) map[string]brought {
 	return map[string]brought{}
 }
 
@@ -73,7 +74,7 @@ func (i *invoker) installation(ctx context.Context, installationID string, op en
 		return nowhere("the integration has no url yet; updateIntegration sets one").Invoke(ctx, op)
 	}
 	op.Header = installationHeader(in, b, op)
-	return endpoint.NewHTTP(d.URL, i.p.outbound).Invoke(ctx, op)
+	return endpoint.NewHTTP(d.URL, i.client).Invoke(ctx, op)
 }
 
 // signer finds what signs for an installation: the secret of its integration, or

@@ -120,6 +120,10 @@ var walks = map[string]walk{
 	"admin/createIntegrationApiKey":     {as: asPerson, body: `{"integrationId":"{integration}"}`},
 	"admin/deleteIntegrationApiKey":     {as: asPerson, path: map[string]string{"id": "{iak}"}},
 
+	"parley/listDeliveries":      {as: asPerson, query: "botId={bot}&conversationId={conversation}"},
+	"parley/getDelivery":         {path: map[string]string{"id": "{event}"}},
+	"parley/replayDelivery":      {path: map[string]string{"id": "{event}"}},
+	"parley/replayDeliveries":    {as: asPerson, body: `{"botId":"{bot}","dead":true}`},
 	"parley/getSigningSecrets":   {as: asPerson, query: "botId={bot}"},
 	"parley/rotateSigningSecret": {as: asPerson, body: `{"integrationId":"{integration}"}`},
 

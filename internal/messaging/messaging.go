@@ -7,6 +7,7 @@ package messaging
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"parley/internal/api"
@@ -14,6 +15,7 @@ import (
 	"parley/internal/bus"
 	"parley/internal/cache"
 	"parley/internal/delivery"
+	"parley/internal/endpoint"
 	"parley/internal/fault"
 	"parley/internal/sqldb"
 	"parley/internal/tag"
@@ -30,6 +32,8 @@ type Directory interface {
 	Bot(ctx context.Context, botID string) (*auth.Bot, error)
 	// Rules returns what the bot (installationID "") or an installation declares.
 	Rules(ctx context.Context, botID, installationID string) (*Rules, error)
+	// Member reports whether an account belongs to a workspace.
+	Member(ctx context.Context, accountID, workspaceID string) (bool, error)
 }
 
 // Rules are the declarations of a bot or an integration. An empty part accepts
@@ -85,6 +89,9 @@ type Config struct {
 	Timers    *timer.Engine // nil = a new one that nobody runs
 	Actions   Actions
 	Calls     *delivery.Pool // of operations whose answer is waited for; nil = none are made
+	// Sketch shows the request that a call of an endpoint would make. Its error
+	// says why none would be made, for whoever reads the log of deliveries.
+	Sketch func(ctx context.Context, endpointID string, op endpoint.Operation) (*http.Request, error)
 	// Listeners is told of every signal after the commit that made it. It must
 	// not block. May be nil.
 	Listeners func(*Signal)
@@ -144,7 +151,7 @@ func New(c Config) (*Service, error) {
 func (s *Service) Ops() []api.Op {
 	var ops []api.Op
 	for _, table := range [][]api.Op{
-		s.conversationOps(), s.participantOps(), s.eventOps(), s.messageOps(), s.userOps(), s.stateOps(), s.actionOps(), s.tagOps(), s.importOps(), s.analyticsOps(), s.workflowOps(), s.taskOps(),
+		s.conversationOps(), s.participantOps(), s.eventOps(), s.messageOps(), s.userOps(), s.stateOps(), s.actionOps(), s.tagOps(), s.importOps(), s.analyticsOps(), s.workflowOps(), s.taskOps(), s.deliveryOps(),
 	} {
 		ops = append(ops, table...)
 	}

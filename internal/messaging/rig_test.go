@@ -1,6 +1,7 @@
 package messaging
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -53,6 +55,11 @@ func (t *town) Bot(_ context.Context, botID string) (*auth.Bot, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.bots[botID], nil
+}
+
+// Member: one person is at home in the workspace of both bots.
+func (t *town) Member(_ context.Context, accountID, workspaceID string) (bool, error) {
+	return accountID == "ann" && workspaceID == "w", nil
 }
 
 func (t *town) Rules(_ context.Context, botID, installationID string) (*Rules, error) {
@@ -104,7 +111,7 @@ func newRig(t testing.TB, db *sqldb.DB) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.s, err = New(Config{DB: db, Directory: r.town, Delivery: engine, Calls: delivery.NewPool(r, 8, 8), Actions: r, Listeners: r.listen})
+	r.s, err = New(Config{DB: db, Directory: r.town, Delivery: engine, Calls: delivery.NewPool(r, 8, 8), Actions: r, Sketch: sketch, Listeners: r.listen})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,8 +158,12 @@ func (r *rig) write(fn func(tx *sqldb.Tx) error) {
 }
 
 // admit takes the principal from the headers: x-bot-id, and x-integration-id
-// with the id of the installation.
-func (r *rig) admit(req *http.Request, _ auth.Class) (auth.Principal, error) {
+// with the id of the installation. An operator without them is the person of
+// x-account.
+func (r *rig) admit(req *http.Request, c auth.Class) (auth.Principal, error) {
+	if account := req.Header.Get("X-Account"); c == auth.Operator && account != "" {
+		return auth.Principal{Kind: auth.Person, TokenID: "t", AccountID: account}, nil
+	}
 	p := auth.Principal{Kind: auth.Person, TokenID: "t", WorkspaceID: "w", BotID: req.Header.Get("X-Bot-Id"), InstallationID: req.Header.Get("X-Integration-Id")}
 	if b, _ := r.town.Bot(req.Context(), p.BotID); b == nil {
 		return p, fault.Forbidden.New("no such bot")
@@ -199,6 +210,17 @@ func (r *rig) Invoke(_ context.Context, endpointID string, op endpoint.Operation
 	}
 	r.arrived <- struct{}{}
 	return endpoint.Answer{Status: 200, Body: []byte("{}")}, err
+}
+
+// sketch shows a call as a place on the network would get it.
+func sketch(_ context.Context, endpointID string, op endpoint.Operation) (*http.Request, error) {
+	if endpointID == "bot:"+botB {
+		return nil, errors.New("the bot has no url yet")
+	}
+	h := op.Header.Clone()
+	h.Set("Webhook-Id", op.Subject)
+	h.Set("X-Bp-Configuration", "c2VjcmV0")
+	return &http.Request{Method: "POST", URL: &url.URL{Scheme: "https", Host: "bot.example", Path: "/" + op.Name, User: url.UserPassword("u", "secret")}, Header: h, Body: io.NopCloser(bytes.NewReader(op.Body))}, nil
 }
 
 func (r *rig) Limit(context.Context, string) time.Duration { return time.Minute }

@@ -121,6 +121,9 @@ func (t *town) Bot(_ context.Context, botID string) (*auth.Bot, error) {
 	return b, nil
 }
 
+// Member implements messaging.Directory.
+func (t *town) Member(context.Context, string, string) (bool, error) { return false, nil }
+
 // Rules implements messaging.Directory with what the integration chat declares.
 func (t *town) Rules(_ context.Context, _, installationID string) (*messaging.Rules, error) {
 	if installationID == "" || installationID == hookA.installation {
