@@ -18,8 +18,8 @@ const (
 
 	// A server that has become quiet gives back what it does not need.
 	quietPeriod = 10 * time.Second
-	quietBytes  = 8 << 20  // allocated in a period, at most
-	worthwhile  = 16 << 20 // allocated since it was given back last, at least
+	quietBytes  = 8 << 20 // allocated in a period, at most
+	worthwhile  = 4 << 20 // allocated since it was given back last, at least
 )
 
 // tendHeap spaces collections out until ctx ends. Who sets GOGC or GOMEMLIMIT
