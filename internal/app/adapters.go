@@ -68,14 +68,14 @@ func (e botEvents) Failures(q sqldb.Q, botID string) (map[string]bot.Failure, er
 type integrations struct{ p *parts }
 
 func (c integrations) Lookup(q sqldb.Q, integrationID string) (*bot.Integration, error) {
-	return installable(c.p.catalog.Read(q, integrationID))
+	return c.p.installable(c.p.catalog.Read(q, integrationID))
 }
 
 func (c integrations) Installable(tx *sqldb.Tx, workspaceID, integrationID string) (*bot.Integration, error) {
-	return installable(c.p.catalog.Installable(tx, workspaceID, integrationID))
+	return c.p.installable(c.p.catalog.Installable(tx, workspaceID, integrationID))
 }
 
-func installable(d *catalog.Integration, err error) (*bot.Integration, error) {
+func (p *parts) installable(d *catalog.Integration, err error) (*bot.Integration, error) {
 	if d == nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func installable(d *catalog.Integration, err error) (*bot.Integration, error) {
 	return &bot.Integration{
 		ID: d.ID, Name: d.Name, Version: d.Version, Title: d.Title, Description: d.Description, IconURL: d.IconURL,
 		Outside: d.Outside(), Told: d.Told(), Public: d.Public, Visibility: d.Visibility, VerificationStatus: d.VerificationStatus, LifecycleStatus: d.LifecycleStatus,
-		Channels: channels, Check: d.CheckConfiguration,
+		Channels: channels, Check: p.check(d),
 	}, nil
 }
 

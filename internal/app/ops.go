@@ -43,7 +43,7 @@ type parts struct {
 	hub       *realtime.Hub
 	chat      *chatapi.Service
 
-	main, chats *api.API
+	main, chats, messages *api.API
 }
 
 // build makes the parts. Some need each other: those reach the later one
@@ -66,7 +66,9 @@ func build(c *core) (*parts, error) {
 		Name: "chat", Prefix: chatapi.Prefix, Ops: p.chat.Ops(), Admit: p.chat.Admit,
 		DB: c.db, Box: c.box, Log: c.log, Metrics: c.metrics, RateLimit: float64(c.cfg.RateLimit), Now: c.now,
 	})
-	return p, nil
+	var err error
+	p.messages, err = p.newMessages()
+	return p, err
 }
 
 // ops are the operations of all modules, in the order of the published documents.

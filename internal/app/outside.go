@@ -13,6 +13,7 @@ import (
 	"parley/internal/api"
 	"parley/internal/auth"
 	"parley/internal/bot"
+	"parley/internal/builtin/messagingapi"
 	"parley/internal/catalog"
 	"parley/internal/delivery"
 	"parley/internal/endpoint"
@@ -41,7 +42,7 @@ type brought func(ctx context.Context, in *bot.Installation, op endpoint.Operati
 // broughtAlong are the integrations that deliveries reach in Go code, by name.
 // What they send goes out through client.
 func (p *parts) broughtAlong(client endpoint.Client) map[string]brought {
-	return map[string]brought{}
+	return map[string]brought{messagingapi.Name: tellMessages(client)}
 }
 
 // installation calls an integration for one of its installations.
@@ -133,6 +134,8 @@ func (a *actions) Act(ctx context.Context, botID string, in *auth.Installation, 
 		return messaging.Acted{Output: output}, err
 	case in.Outside:
 		return a.outside(ctx, in, action, input)
+	case in.IntegrationName == messagingapi.Name:
+		return messaging.Acted{}, fault.InvalidPayload.New("the integration %s has no actions", messagingapi.Name)
 	}
 	return a.p.chat.Act(ctx, botID, in.ID, action, input)
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"parley/internal/api"
+	"parley/internal/builtin/messagingapi"
 	"parley/internal/fault"
 	"parley/internal/id"
 	"parley/spec"
@@ -17,7 +18,7 @@ import (
 type routes struct {
 	*parts
 	// Made when first asked for: a start does not wait for them.
-	document, chatDocument, page func() http.Handler
+	document, chatDocument, messagesDocument, page func() http.Handler
 }
 
 func newRoutes(p *parts) *routes {
@@ -27,6 +28,9 @@ func newRoutes(p *parts) *routes {
 	rt.page = sync.OnceValue(func() http.Handler { return api.DocsHandler("Parley", whole()) })
 	rt.chatDocument = sync.OnceValue(func() http.Handler {
 		return api.DocumentHandler(api.Document(api.Info{Title: "Parley Chat API", Version: p.cfg.Version}, api.Mount{API: p.chats}))
+	})
+	rt.messagesDocument = sync.OnceValue(func() http.Handler {
+		return api.DocumentHandler(api.Document(api.Info{Title: "Parley Messaging API", Version: p.cfg.Version}, api.Mount{API: p.messages}))
 	})
 	return rt
 }
@@ -71,8 +75,8 @@ func (rt *routes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func isWebhookID(segment string) bool { return len(segment) == 36 && id.Valid(segment) }
 
 // door is the way in through one installation: the Chat API answers for chat,
-// an integration that runs outside Parley for itself. path is what follows the
-// webhook id.
+// the Messaging API for messaging, an integration that runs outside Parley for
+// itself. path is what follows the webhook id.
 func (rt *routes) door(w http.ResponseWriter, r *http.Request, webhookID, path string) {
 	in, _, err := rt.bot.ByWebhook(r.Context(), webhookID)
 	rest := strings.TrimSuffix(path, "/")
@@ -86,6 +90,8 @@ func (rt *routes) door(w http.ResponseWriter, r *http.Request, webhookID, path s
 		if err := rt.doors.Serve(w, r, in, path); err != nil {
 			rt.chats.Fail(w, r, err)
 		}
+	case in.IntegrationName == messagingapi.Name:
+		rt.message(w, r, rest)
 	case rest == "/hello" && r.Method != http.MethodOptions:
 		api.Head(w, r)
 		plain(w, http.StatusOK, "hello")
@@ -95,6 +101,16 @@ func (rt *routes) door(w http.ResponseWriter, r *http.Request, webhookID, path s
 	default:
 		rt.chats.ServeHTTP(w, r)
 	}
+}
+
+// message is the door of the Messaging API.
+func (rt *routes) message(w http.ResponseWriter, r *http.Request, path string) {
+	if path == "/openapi.json" && r.Method != http.MethodOptions {
+		api.Head(w, r)
+		rt.messagesDocument().ServeHTTP(w, r)
+		return
+	}
+	rt.messages.ServeHTTP(w, r)
 }
 
 // oauth is where services send people back to whom an integration asked for

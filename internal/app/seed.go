@@ -5,18 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"parley/internal/api"
 	"parley/internal/auth"
 	"parley/internal/bot"
 	"parley/internal/builtin/echobot"
+	"parley/internal/builtin/messagingapi"
 	"parley/internal/sqldb"
 	"parley/internal/workspace"
 )
 
 // seed makes what a development server starts with: an account, a workspace, a
-// token, the echo bot and a chat for it. Each is looked for first, so that a
+// token, the echo bot with a chat and the Messaging API. Each is looked for first, so that a
 // start that broke off is continued and the next one changes nothing.
 func seed(ctx context.Context, a *App) error {
 	p := a.parts
@@ -78,7 +80,11 @@ func (p *parts) devToken(ctx context.Context, o owner, kept string) (string, err
 	return string(text), err
 }
 
-// echoBot finds the echo bot, or makes it, and sees to it that it has a chat.
+// seeded are the integrations that the echo bot has. The Messaging API is left
+// without a response endpoint: where that is, only its user knows.
+var seeded = []string{"chat", messagingapi.Name}
+
+// echoBot finds the echo bot, or makes it, and sees to it that it can be talked to.
 func (p *parts) echoBot(ctx context.Context, o owner, kept string) (string, error) {
 	botID, err := sqldb.Scalar[string](p.db.Reader(ctx),
 		`SELECT id FROM bots WHERE workspace_id = $1 AND builtin = $2 ORDER BY CASE WHEN id = $3 THEN 0 ELSE 1 END, created_at, id LIMIT 1`, o.workspaceID, echobot.Name, kept)
@@ -92,13 +98,19 @@ func (p *parts) echoBot(ctx context.Context, o owner, kept string) (string, erro
 	if err != nil || b == nil {
 		return "", errors.Join(err, fmt.Errorf("the echo bot %s cannot be read", botID))
 	}
-	for _, in := range b.Installations {
-		if in.IntegrationName == "chat" && !in.Removed {
-			return botID, nil
+	for _, name := range seeded {
+		// An alias that conversations know from another integration stays with that.
+		settled := slices.ContainsFunc(b.Installations, func(in auth.Installation) bool {
+			return in.IntegrationName == name && !in.Removed || in.IntegrationName != name && in.Alias == name
+		})
+		if settled {
+			continue
+		}
+		if _, err := p.bot.Install(ctx, botID, name, p.catalog.Builtin(name, "latest").ID, nil); err != nil {
+			return "", err
 		}
 	}
-	_, err = p.bot.Install(ctx, botID, "chat", p.catalog.Builtin("chat", "latest").ID, nil)
-	return botID, err
+	return botID, nil
 }
 
 // PassingNote is the note of a token that a command needs for itself.

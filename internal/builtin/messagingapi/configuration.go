@@ -2,7 +2,6 @@ package messagingapi
 
 import (
 	"cmp"
-	"errors"
 
 	"github.com/go-json-experiment/json"
 
@@ -10,7 +9,6 @@ import (
 	"parley/internal/auth"
 	"parley/internal/endpoint"
 	"parley/internal/fault"
-	"parley/internal/outbound"
 )
 
 // Configuration is what an installation is set to.
@@ -50,21 +48,8 @@ func CheckConfiguration(client endpoint.Client, text api.Object) error {
 	if in.URL != "" && in.OldURL != "" && in.URL != in.OldURL {
 		return fault.InvalidPayload.New("configuration.responseEndpointUrl and configuration.responseEndpointURL are two names of one setting and hold different URLs; send responseEndpointUrl alone")
 	}
-	for member, url := range map[string]string{"responseEndpointUrl": in.URL, "responseEndpointURL": in.OldURL} {
-		if url == "" {
-			continue
-		}
-		if _, err := client.Check(url); err != nil {
-			return fault.InvalidPayload.New("configuration.%s can never be called: %s%s", member, err, wayOut(err))
-		}
+	if err := endpoint.CheckWebhook(client, "configuration.responseEndpointUrl", in.URL); err != nil {
+		return err
 	}
-	return nil
-}
-
-// wayOut is what helps where an address was the reason.
-func wayOut(err error) string {
-	if refused, ok := errors.AsType[*outbound.RefusedError](err); ok && refused.Addr.IsValid() {
-		return "; the operator of the server allows networks with --allow-outbound"
-	}
-	return ""
+	return endpoint.CheckWebhook(client, "configuration.responseEndpointURL", in.OldURL)
 }

@@ -99,7 +99,7 @@ func (t teller) post(ctx context.Context, op endpoint.Operation, what any) (endp
 		}
 		op.Header["X-Secret-Key"] = []string{string(secrets[0])} // beside the signature, for receivers that check no signatures
 	}
-	return endpoint.NewHTTP(t.ResponseEndpointURL, t.client).Invoke(ctx, op)
+	return endpoint.NewWebhook(t.ResponseEndpointURL, t.client).Invoke(ctx, op)
 }
 
 // probe is the first thing a response endpoint gets.
