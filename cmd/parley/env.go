@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,12 +16,13 @@ import (
 
 // environment is what a program needs to work with a bot, in the order it is printed.
 type environment struct {
-	APIURL      string `json:"BP_API_URL"`
-	Token       string `json:"BP_TOKEN"`
-	WorkspaceID string `json:"BP_WORKSPACE_ID"`
-	BotID       string `json:"BP_BOT_ID"`
-	ChatURL     string `json:"PARLEY_CHAT_API_URL,omitempty"`
-	ChatKey     string `json:"PARLEY_CHAT_ENCRYPTION_KEY,omitempty"`
+	APIURL       string `json:"BP_API_URL"`
+	Token        string `json:"BP_TOKEN"`
+	WorkspaceID  string `json:"BP_WORKSPACE_ID"`
+	BotID        string `json:"BP_BOT_ID"`
+	ChatURL      string `json:"PARLEY_CHAT_API_URL,omitempty"`
+	ChatKey      string `json:"PARLEY_CHAT_ENCRYPTION_KEY,omitempty"`
+	MessagingURL string `json:"PARLEY_MESSAGING_URL,omitempty"`
 }
 
 func (p *program) env() *cobra.Command {
@@ -34,7 +37,8 @@ func (p *program) env() *cobra.Command {
   BP_TOKEN                     the token of parley dev, or $PARLEY_TOKEN
   BP_WORKSPACE_ID, BP_BOT_ID   the bot and its workspace; the echo bot unless --bot names one
   PARLEY_CHAT_API_URL          the door of the bot's chat, for the official chat client
-  PARLEY_CHAT_ENCRYPTION_KEY   what signs the user keys of that chat`,
+  PARLEY_CHAT_ENCRYPTION_KEY   what signs the user keys of that chat
+  PARLEY_MESSAGING_URL         the door of the bot's Messaging API, for plain HTTP requests`,
 		Example: `  eval "$(parley env)"
   parley env --bot bot_01… --json`,
 		Args: noArgs,
@@ -68,6 +72,7 @@ func (e environment) exports() string {
 	for _, v := range []struct{ name, value string }{
 		{"BP_API_URL", e.APIURL}, {"BP_TOKEN", e.Token}, {"BP_WORKSPACE_ID", e.WorkspaceID}, {"BP_BOT_ID", e.BotID},
 		{"PARLEY_CHAT_API_URL", e.ChatURL}, {"PARLEY_CHAT_ENCRYPTION_KEY", e.ChatKey},
+		{"PARLEY_MESSAGING_URL", e.MessagingURL},
 	} {
 		if v.value != "" {
 			fmt.Fprintf(&b, "export %s=%s\n", v.name, shellQuote(v.value))
@@ -109,13 +114,19 @@ func (c *connection) environment(ctx context.Context, cfg app.Config, botID stri
 		return e, err
 	}
 	e.WorkspaceID = workspaceID
-	for _, one := range in {
-		if one.Name != "chat" || !one.Enabled {
-			continue
+	for _, alias := range slices.Sorted(maps.Keys(in)) {
+		one := in[alias]
+		door := e.APIURL + "/" + one.WebhookID
+		switch {
+		case !one.Enabled:
+		case one.Name == "chat" && e.ChatURL == "":
+			e.ChatURL = door
+			if e.ChatKey, err = app.ChatKey(cfg, one.WebhookID, one.Configuration.EncryptionKey); err != nil {
+				return e, err
+			}
+		case one.Name == "messaging" && e.MessagingURL == "":
+			e.MessagingURL = door
 		}
-		e.ChatURL = e.APIURL + "/" + one.WebhookID
-		e.ChatKey, err = app.ChatKey(cfg, one.WebhookID, one.Configuration.EncryptionKey)
-		return e, err
 	}
 	return e, nil
 }

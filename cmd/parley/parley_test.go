@@ -277,7 +277,7 @@ func TestEnvIsWhatAShellEvaluates(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "it's data")
 	_, stop := c.dev(data)
 	running := c.ok("env", "--data", data)
-	out, err := exec.CommandContext(t.Context(), "sh", "-c", running+`printf '%s\n' "$BP_API_URL" "$BP_TOKEN" "$BP_WORKSPACE_ID" "$BP_BOT_ID" "$PARLEY_CHAT_API_URL" "$PARLEY_CHAT_ENCRYPTION_KEY"`).Output()
+	out, err := exec.CommandContext(t.Context(), "sh", "-c", running+`printf '%s\n' "$BP_API_URL" "$BP_TOKEN" "$BP_WORKSPACE_ID" "$BP_BOT_ID" "$PARLEY_CHAT_API_URL" "$PARLEY_CHAT_ENCRYPTION_KEY" "$PARLEY_MESSAGING_URL"`).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,10 +285,10 @@ func TestEnvIsWhatAShellEvaluates(t *testing.T) {
 	if err := json.Unmarshal([]byte(c.ok("env", "--data", data, "--json")), &e); err != nil {
 		t.Fatal(err)
 	}
-	if want := strings.Join([]string{e.APIURL, e.Token, e.WorkspaceID, e.BotID, e.ChatURL, e.ChatKey, ""}, "\n"); string(out) != want {
+	if want := strings.Join([]string{e.APIURL, e.Token, e.WorkspaceID, e.BotID, e.ChatURL, e.ChatKey, e.MessagingURL, ""}, "\n"); string(out) != want {
 		t.Errorf("the shell has\n%swant\n%s", out, want)
 	}
-	for name, value := range map[string]string{"BP_API_URL": e.APIURL, "BP_TOKEN": e.Token, "PARLEY_CHAT_API_URL": e.ChatURL, "PARLEY_CHAT_ENCRYPTION_KEY": e.ChatKey} {
+	for name, value := range map[string]string{"BP_API_URL": e.APIURL, "BP_TOKEN": e.Token, "PARLEY_CHAT_API_URL": e.ChatURL, "PARLEY_CHAT_ENCRYPTION_KEY": e.ChatKey, "PARLEY_MESSAGING_URL": e.MessagingURL} {
 		if value == "" {
 			t.Errorf("%s is empty", name)
 		}
