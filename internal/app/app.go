@@ -254,6 +254,7 @@ func (a *App) stop(ctx context.Context, web func(context.Context) error, stopRun
 	if err := a.parts.delivery.Stop(deliveries); err != nil {
 		a.log.Warn("deliveries were cut off; they are repeated after the next start", "err", err)
 	}
+	a.parts.messaging.EndWaits() // nothing more comes of what they wait for
 	if err := a.parts.hub.Shutdown(all); err != nil {
 		a.log.Warn("streams were cut off", "err", err)
 	}

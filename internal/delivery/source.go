@@ -38,6 +38,9 @@ type Work struct {
 	// Webhook says that the endpoint is no bot and no integration but some place
 	// outside that is only told: it is given three days. It includes RetryTimeouts.
 	Webhook bool
+	// Ended, if not nil, is called when a try has ended, before the lane goes on to
+	// another entry.
+	Ended func(ctx context.Context)
 	// Skip, if not nil, is the outcome without any try.
 	Skip *Outcome
 }

@@ -138,6 +138,9 @@ func (e *Engine) attend(l *lane, w *Work) step {
 	if t == nil {
 		return step{leave: later, due: e.now()}
 	}
+	if w.Ended != nil {
+		w.Ended(e.work)
+	}
 	s := e.judge(l, w, t)
 	s.entry.try = t
 	s.entry.breaker = e.learn(l, t)

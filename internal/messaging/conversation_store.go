@@ -196,7 +196,7 @@ func (s *Service) DropConversation(tx *sqldb.Tx, c Caller, conversationID string
 	tx.AfterCommit(func() {
 		s.known.forget(conversationID)
 		s.conversations.Drop(conversationID)
-		s.Ended("conv:" + conversationID)
+		s.conversationEnded(c.Bot.ID, conversationID)
 	})
 	return s.bury(tx, tag.Conversation, c.Bot.ID, conversationID)
 }

@@ -47,6 +47,7 @@ type Event struct {
 	Attempts       int64  `json:"-"`
 	PendingAt      int64  `json:"-"` // when it fired, if it was scheduled, or was replayed
 	TriesBefore    int64  `json:"-"` // of its attempts, those before it was replayed
+	RepliesFrom    int64  `json:"-"` // the messages so far when it reached the bot, if somebody waits
 }
 
 // Columns binds the columns of table events.
@@ -69,6 +70,7 @@ func (e *Event) Columns() []sqldb.Column {
 		{Name: "created_at", Field: (*int64)(&e.CreatedAt)},
 		{Name: "pending_at", Field: &e.PendingAt},
 		{Name: "tries_before", Field: &e.TriesBefore},
+		{Name: "replies_from", Field: &e.RepliesFrom},
 	}
 }
 

@@ -2,6 +2,7 @@ package messaging
 
 import (
 	"context"
+	"time"
 
 	"parley/internal/api"
 	"parley/internal/fault"
@@ -11,6 +12,7 @@ import (
 )
 
 type initializeInput struct {
+	api.Wait
 	UserID         string                        `json:"userId,omitempty" format:"id"`
 	User           *getOrCreateUserInput         `json:"user,omitempty"`
 	ConversationID string                        `json:"conversationId,omitempty" format:"id"`
@@ -34,16 +36,26 @@ func (in initializeInput) Check() error {
 	if (in.ConversationID == "") == (in.Conversation == nil) {
 		return fault.InvalidPayload.New("send either conversationId or conversation")
 	}
+	if in.Message == nil && in.Waits() {
+		return fault.InvalidPayload.New("wait needs a message to wait for; send message")
+	}
 	if in.Message != nil {
 		return checkMessage(NewMessage{Type: in.Message.Type, Payload: in.Message.Payload})
 	}
 	return nil
 }
 
-type initializeResult struct {
+// Received is a message that was taken in, with its user and conversation as
+// the integration sees them.
+type Received struct {
 	User         *User         `json:"user"`
 	Conversation *Conversation `json:"conversation"`
 	Message      *Message      `json:"message,omitempty"`
+}
+
+type initializeResult struct {
+	Received
+	Waited
 }
 
 // initializeIncomingMessage finds or makes a user, a conversation and a message
@@ -56,16 +68,22 @@ func (s *Service) initializeIncomingMessage(ctx context.Context, in initializeIn
 	if c.Installation == nil {
 		return initializeResult{}, fault.Forbidden.New("incoming messages come from an integration; send x-integration-id")
 	}
-	return s.initialize(ctx, c, in)
+	out, err := s.initialize(ctx, c, in)
+	return initializeResult{Received: out}, err
 }
 
-func (s *Service) initialize(ctx context.Context, c Caller, in initializeInput) (initializeResult, error) {
+// addRepliesToFirst is addReplies for the message of initializeIncomingMessage.
+func (s *Service) addRepliesToFirst(ctx context.Context, out *initializeResult, d time.Duration) {
+	out.Waited = s.WaitFor(ctx, out.Message, d)
+}
+
+func (s *Service) initialize(ctx context.Context, c Caller, in initializeInput) (Received, error) {
 	find, err := s.initializers(ctx, c, in)
 	if err != nil {
-		return initializeResult{}, err
+		return Received{}, err
 	}
-	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (initializeResult, error) {
-		var out initializeResult
+	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (Received, error) {
+		var out Received
 		var err error
 		if out.User, err = find.user(tx); err != nil {
 			return out, err
@@ -78,7 +96,7 @@ func (s *Service) initialize(ctx context.Context, c Caller, in initializeInput) 
 		}
 		out.Message, err = s.getOrAddMessage(tx, c, NewMessage{
 			ConversationID: out.Conversation.ID, UserID: out.User.ID, Type: in.Message.Type, Origin: in.Message.Origin,
-			Payload: in.Message.Payload, Tags: in.Message.Tags,
+			Payload: in.Message.Payload, Tags: in.Message.Tags, Waited: in.Waits(),
 		}, find.message)
 		return out, err
 	})
@@ -88,24 +106,17 @@ func (s *Service) initialize(ctx context.Context, c Caller, in initializeInput) 
 // conversation and itself are told from others by these tags of the integration;
 // a conversation may go by its id instead.
 type Arrival struct {
+	api.Wait                      // if the client waits for replies
 	User, Conversation, Message   map[string]string
 	ConversationID, Channel, Type string
 	Payload                       api.Object
-}
-
-// Received is a message that was taken in, with its user and conversation as
-// the integration sees them.
-type Received struct {
-	User         *User
-	Conversation *Conversation
-	Message      *Message
 }
 
 // Receive finds or makes a user, a conversation and a message, as
 // initializeIncomingMessage does. A message that is there already is only found.
 func (s *Service) Receive(ctx context.Context, c Caller, in Arrival) (Received, error) {
 	do := initializeInput{
-		User: &getOrCreateUserInput{Tags: in.User}, ConversationID: in.ConversationID,
+		Wait: in.Wait, User: &getOrCreateUserInput{Tags: in.User}, ConversationID: in.ConversationID,
 		Message: &initializeMessage{Payload: in.Payload, Type: in.Type, Tags: in.Message},
 	}
 	if in.ConversationID == "" {
@@ -114,8 +125,7 @@ func (s *Service) Receive(ctx context.Context, c Caller, in Arrival) (Received, 
 	if err := do.Check(); err != nil {
 		return Received{}, err
 	}
-	out, err := s.initialize(ctx, c, do)
-	return Received(out), err
+	return s.initialize(ctx, c, do)
 }
 
 // initializers are the three steps of initializeIncomingMessage, checked as far

@@ -3,9 +3,11 @@ package messaging
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"parley/internal/api"
 	"parley/internal/auth"
+	"parley/internal/fault"
 	"parley/internal/once"
 	"parley/internal/page"
 	"parley/internal/sqldb"
@@ -14,9 +16,9 @@ import (
 
 func (s *Service) messageOps() []api.Op {
 	return []api.Op{
-		api.Handle("createMessage", "POST /v1/chat/messages", auth.Runtime, s.createMessage, api.Created, api.Doc("Creates a message: as the bot an outgoing one, with x-integration-id an incoming one.")),
-		api.Handle("getOrCreateMessage", "POST /v1/chat/messages/get-or-create", auth.Runtime, s.getOrCreateMessage, api.Doc("Returns the message of this conversation with these tags, creating it if there is none.")),
-		api.Handle("initializeIncomingMessage", "POST /v1/chat/initialize-incoming-message", auth.Runtime, s.initializeIncomingMessage, api.Tag("messages"), api.Doc("Finds or makes a user, a conversation and an incoming message at once.")),
+		api.HandleWait("createMessage", "POST /v1/chat/messages", auth.Runtime, s.createMessage, s.addReplies, api.Created, api.Doc("Creates a message: as the bot an outgoing one, with x-integration-id an incoming one.")),
+		api.HandleWait("getOrCreateMessage", "POST /v1/chat/messages/get-or-create", auth.Runtime, s.getOrCreateMessage, s.addReplies, api.Doc("Returns the message of this conversation with these tags, creating it if there is none.")),
+		api.HandleWait("initializeIncomingMessage", "POST /v1/chat/initialize-incoming-message", auth.Runtime, s.initializeIncomingMessage, s.addRepliesToFirst, api.Tag("messages"), api.Doc("Finds or makes a user, a conversation and an incoming message at once.")),
 		api.Handle("getMessage", "GET /v1/chat/messages/{id}", auth.Runtime, s.getMessage, api.Doc("Returns a message.")),
 		api.Handle("updateMessage", "PUT /v1/chat/messages/{id}", auth.Runtime, s.updateMessage, api.Doc("Changes the tags or payload of a message; an empty or null tag removes it.")),
 		api.Handle("listMessages", "GET /v1/chat/messages", auth.Runtime, s.listMessages, api.Doc("Lists messages, newest first: of one conversation, or all the caller may see.")),
@@ -28,7 +30,20 @@ type messageResult struct {
 	Message *Message `json:"message"`
 }
 
+// sentResult is a message with what the bot has said about it, if the client
+// has waited for that.
+type sentResult struct {
+	Message *Message `json:"message"`
+	Waited
+}
+
+// addReplies waits for what an answer is to hold besides.
+func (s *Service) addReplies(ctx context.Context, out *sentResult, d time.Duration) {
+	out.Waited = s.WaitFor(ctx, out.Message, d)
+}
+
 type createMessageInput struct {
+	api.Wait
 	Payload        api.Object        `json:"payload"`
 	UserID         string            `json:"userId" format:"id"`
 	ConversationID string            `json:"conversationId" format:"id"`
@@ -39,7 +54,10 @@ type createMessageInput struct {
 }
 
 func (in createMessageInput) message(now int64) (NewMessage, error) {
-	m := NewMessage{ConversationID: in.ConversationID, UserID: in.UserID, Type: in.Type, Origin: in.Origin, Payload: in.Payload, Tags: in.Tags}
+	m := NewMessage{ConversationID: in.ConversationID, UserID: in.UserID, Type: in.Type, Origin: in.Origin, Payload: in.Payload, Tags: in.Tags, Waited: in.Waits()}
+	if in.Waits() && in.Schedule != nil {
+		return m, fault.InvalidPayload.New("wait does not go with schedule: the bot is told of the message at its time only")
+	}
 	var err error
 	if m.Due, err = in.Schedule.due(now); err != nil {
 		return m, err
@@ -47,25 +65,26 @@ func (in createMessageInput) message(now int64) (NewMessage, error) {
 	return m, checkMessage(m)
 }
 
-func (s *Service) createMessage(ctx context.Context, in createMessageInput) (messageResult, error) {
+func (s *Service) createMessage(ctx context.Context, in createMessageInput) (sentResult, error) {
 	c, err := s.Caller(ctx)
 	if err != nil {
-		return messageResult{}, err
+		return sentResult{}, err
 	}
 	m, err := in.message(s.now())
 	if err != nil {
-		return messageResult{}, err
+		return sentResult{}, err
 	}
 	if err := s.Admit(ctx, c, m); err != nil {
-		return messageResult{}, err
+		return sentResult{}, err
 	}
-	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (messageResult, error) {
+	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (sentResult, error) {
 		m, err := s.addOrSchedule(tx, c, m)
-		return messageResult{m}, err
+		return sentResult{Message: m}, err
 	})
 }
 
 type getOrCreateMessageInput struct {
+	api.Wait
 	Payload            api.Object        `json:"payload"`
 	UserID             string            `json:"userId" format:"id"`
 	ConversationID     string            `json:"conversationId" format:"id"`
@@ -76,28 +95,28 @@ type getOrCreateMessageInput struct {
 	DiscriminateByTags []string          `json:"discriminateByTags,omitempty"`
 }
 
-func (s *Service) getOrCreateMessage(ctx context.Context, in getOrCreateMessageInput) (messageResult, error) {
+func (s *Service) getOrCreateMessage(ctx context.Context, in getOrCreateMessageInput) (sentResult, error) {
 	c, err := s.Caller(ctx)
 	if err != nil {
-		return messageResult{}, err
+		return sentResult{}, err
 	}
-	m, err := createMessageInput{in.Payload, in.UserID, in.ConversationID, in.Type, in.Tags, in.Schedule, in.Origin}.message(s.now())
+	m, err := createMessageInput{in.Wait, in.Payload, in.UserID, in.ConversationID, in.Type, in.Tags, in.Schedule, in.Origin}.message(s.now())
 	if err != nil {
-		return messageResult{}, err
+		return sentResult{}, err
 	}
 	key, err := discriminators(c, in.Tags, in.DiscriminateByTags)
 	if err != nil {
-		return messageResult{}, err
+		return sentResult{}, err
 	}
 	if err := s.Admit(ctx, c, m); err != nil {
-		return messageResult{}, err
+		return sentResult{}, err
 	}
 	if found, err := s.findMessage(s.DB.Reader(ctx), c, m, key); err != nil || found != nil {
-		return messageResult{found}, err
+		return sentResult{Message: found}, err
 	}
-	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (messageResult, error) {
+	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (sentResult, error) {
 		m, err := s.getOrAddMessage(tx, c, m, key)
-		return messageResult{m}, err
+		return sentResult{Message: m}, err
 	})
 }
 

@@ -113,6 +113,7 @@ type Service struct {
 	users         *cache.Cache[User]
 	conversations *cache.Cache[Conversation]
 	wake          chan struct{} // the sweeper's
+	waiting       waiting
 }
 
 // New checks c and returns a ready Service. Close it when no request runs any more.
@@ -138,7 +139,7 @@ func New(c Config) (*Service, error) {
 	if c.Timers == nil {
 		c.Timers = timer.New(timer.Config{DB: c.DB, Now: c.Now, Log: c.Log})
 	}
-	s := &Service{Config: c, wake: make(chan struct{}, 1)}
+	s := &Service{Config: c, wake: make(chan struct{}, 1), waiting: newWaiting()}
 	s.openCaches()
 	s.handleWorkflowTimers()
 	s.handleScheduleTimers()

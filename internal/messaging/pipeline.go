@@ -32,7 +32,9 @@ type NewMessage struct {
 	// already; otherwise the author becomes a participant.
 	Participant bool
 	// Due is when the message is to be made, 0 = at once.
-	Due      int64
+	Due int64
+	// Waited says that somebody waits for what the bot says about it; see Await.
+	Waited   bool
 	promised *scheduledMessage // what becomes this message
 }
 
@@ -105,7 +107,7 @@ func (s *Service) AddMessage(tx *sqldb.Tx, c Caller, in NewMessage) (*Message, e
 		return nil, err
 	}
 	if m.Direction == Incoming {
-		if err := s.outbox(tx, m); err != nil {
+		if err := s.outbox(tx, m, in.Waited); err != nil {
 			return nil, err
 		}
 	}
@@ -182,10 +184,13 @@ func (s *Service) checkAuthor(q sqldb.Q, c Caller, installationID string, in New
 }
 
 // outbox adds the event that takes an incoming message to the bot.
-func (s *Service) outbox(tx *sqldb.Tx, m *Message) error {
+func (s *Service) outbox(tx *sqldb.Tx, m *Message, waited bool) error {
 	e := &Event{
 		ID: id.At("evt", int64(m.CreatedAt)), CreatedAt: m.CreatedAt, Type: eventMessageCreated, Status: Pending, BotID: m.BotID,
 		ConversationID: m.ConversationID, UserID: m.UserID, MessageID: m.ID,
+	}
+	if waited {
+		e.RepliesFrom = notBegun
 	}
 	tx.AfterCommit(func() { s.fresh.put(s.Now(), e, m) }) // before the lane is handed over
 	return s.addEvent(tx, e)

@@ -42,6 +42,7 @@ type rig struct {
 	arrived chan struct{}                                       // one for each of both
 	handle  func(event map[string]any) error                    // what the bots do with an event; nil = nothing
 	signals []*Signal
+	waits   chan struct{} // one for each who waits for replies
 }
 
 // town is the directory of the tests: it stands for the bot module.
@@ -116,6 +117,8 @@ func newRig(t testing.TB, db *sqldb.DB) *rig {
 		t.Fatal(err)
 	}
 	source.Service = r.s
+	r.waits = make(chan struct{}, 1000)
+	r.s.waiting.heed = r.waits
 	r.server = api.New(api.Config{Name: "test", Ops: r.s.Ops(), Admit: r.admit, DB: db, CheckAnswers: !isBench(t)})
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -158,18 +161,24 @@ func (r *rig) write(fn func(tx *sqldb.Tx) error) {
 }
 
 // admit takes the principal from the headers: x-bot-id, and x-integration-id
-// with the id of the installation. An operator without them is the person of
+// with the id of the installation; it is a person, or a bot with its own key. An operator without them is the person of
 // x-account.
 func (r *rig) admit(req *http.Request, c auth.Class) (auth.Principal, error) {
 	if account := req.Header.Get("X-Account"); c == auth.Operator && account != "" {
 		return auth.Principal{Kind: auth.Person, TokenID: "t", AccountID: account}, nil
 	}
 	p := auth.Principal{Kind: auth.Person, TokenID: "t", WorkspaceID: "w", BotID: req.Header.Get("X-Bot-Id"), InstallationID: req.Header.Get("X-Integration-Id")}
+	if req.Header.Get("Authorization") == botKey[1] {
+		p.Kind = auth.BotKey
+	}
 	if b, _ := r.town.Bot(req.Context(), p.BotID); b == nil {
 		return p, fault.Forbidden.New("no such bot")
 	}
 	return p, nil
 }
+
+// botKey is the header of a request that a bot makes with its own key.
+var botKey = []string{"Authorization", "Bearer bp_bak"}
 
 // call is an operation that reached an installation.
 type call struct {

@@ -41,7 +41,7 @@ func (s Source) Next(ctx context.Context, lane string, after int64) (*delivery.W
 // is known already.
 func (s *Service) eventWork(ctx context.Context, e *Event, m *Message) (*delivery.Work, error) {
 	w := &delivery.Work{
-		ID: e.ID, Seq: e.LaneSeq, Attempt: int(e.Attempts) + 1, Before: int(e.TriesBefore), CreatedAt: max(int64(e.CreatedAt), e.PendingAt), Ref: e.BotID,
+		ID: e.ID, Seq: e.LaneSeq, Attempt: int(e.Attempts) + 1, Before: int(e.TriesBefore), CreatedAt: max(int64(e.CreatedAt), e.PendingAt), Ref: &inHand{botID: e.BotID, from: e.RepliesFrom},
 	}
 	c, err := s.CallerFor(ctx, e.BotID, "")
 	if err != nil && !fault.Is(err, fault.Forbidden) {
@@ -75,7 +75,7 @@ func (s *Service) eventWork(ctx context.Context, e *Event, m *Message) (*deliver
 		Name: "event_received", Type: e.Type, Body: endpoint.EventReceived(body), Subject: e.ID,
 		Header: http.Header{"X-Parley-Attempt": {strconv.Itoa(w.Attempt)}},
 	}
-	return w, nil
+	return w, s.watch(ctx, w, e)
 }
 
 // delivered is an event as the bot gets it: it is told, beyond what answers
@@ -120,15 +120,16 @@ func (s Source) Done(tx *sqldb.Tx, w *delivery.Work, o delivery.Outcome) error {
 	if err := s.recurred(tx, w.Lane, o); err != nil {
 		return err
 	}
+	h := w.Ref.(*inHand)
 	if o.Dead {
-		if _, err := tx.Exec("UPDATE events SET dead = TRUE WHERE bot_id = $1 AND id = $2 AND status = 'pending'", w.Ref, w.ID); err != nil {
+		if _, err := tx.Exec("UPDATE events SET dead = TRUE WHERE bot_id = $1 AND id = $2 AND status = 'pending'", h.botID, w.ID); err != nil {
 			return err
 		}
 	}
 	// No row: the event was deleted with its conversation while the bot had it.
 	workflowID, awaited := "", true
-	rows, err := tx.Query("UPDATE events SET status = $1, failure_reason = $2, attempts = $3 WHERE bot_id = $4 AND id = $5 AND status = 'pending' RETURNING workflow_id, awaited",
-		string(o.Status), o.Reason, int64(o.Attempts), w.Ref, w.ID)
+	rows, err := tx.Query("UPDATE events SET status = $1, failure_reason = $2, attempts = $3, replies_from = $4, replies_to = $5 WHERE bot_id = $6 AND id = $7 AND status = 'pending' RETURNING workflow_id, awaited",
+		string(o.Status), o.Reason, int64(o.Attempts), h.from, h.to, h.botID, w.ID)
 	if err != nil {
 		return err
 	}
@@ -136,8 +137,12 @@ func (s Source) Done(tx *sqldb.Tx, w *delivery.Work, o delivery.Outcome) error {
 	if rows.Next() {
 		err = rows.Scan(&workflowID, &awaited)
 	}
-	if err = errors.Join(err, rows.Err(), rows.Close()); err != nil || workflowID == "" && !awaited || o.Status == delivery.Pending {
+	if err = errors.Join(err, rows.Err(), rows.Close()); err != nil || o.Status == delivery.Pending {
 		return err
 	}
-	return s.eventOver(tx, w.Ref.(string), w.ID)
+	tx.AfterCommit(func() { s.over(w.Lane) })
+	if workflowID == "" && !awaited {
+		return nil
+	}
+	return s.eventOver(tx, h.botID, w.ID)
 }

@@ -185,7 +185,7 @@ func (s *Service) sweepBot(tx *sqldb.Tx, botID string) (int64, error) {
 		if err := s.bury(tx, tag.Conversation, botID, conversationID); err != nil {
 			return 0, err
 		}
-		tx.AfterCommit(func() { s.Ended("conv:" + conversationID) })
+		tx.AfterCommit(func() { s.conversationEnded(botID, conversationID) })
 	}
 	if len(ids) > 0 {
 		return int64(len(ids)), nil

@@ -309,7 +309,7 @@ func TestWorkflowsOfManyAreAllContinued(t *testing.T) {
 func (r *rig) finishEvent(eventID, status string) {
 	r.Helper()
 	r.write(func(tx *sqldb.Tx) error {
-		return Source{r.s}.Done(tx, &delivery.Work{ID: eventID, Ref: botA}, delivery.Outcome{Status: delivery.Status(status), Attempts: 1})
+		return Source{r.s}.Done(tx, &delivery.Work{ID: eventID, Ref: &inHand{botID: botA}}, delivery.Outcome{Status: delivery.Status(status), Attempts: 1})
 	})
 }
 
