@@ -232,21 +232,27 @@ func TestListsByTagsEndARequestThatLooksForLong(t *testing.T) {
 // whichever comes first by name.
 func TestGetOrCreateFindsBehindATagThatAllHave(t *testing.T) {
 	each(t, func(r *rig) {
-		get := func(n int) string {
-			return r.ok(hookOfA, "POST", "/v1/chat/conversations/get-or-create",
-				fmt.Sprintf(`{"channel":"hook","tags":{"aa":"all","mm":"%d","zz":"all"},"discriminateByTags":["aa","mm","zz"]}`, n), "conversation")["id"].(string)
-		}
-		var ids []string
-		for n := range 150 {
-			id := get(n)
-			if slices.Contains(ids, id) {
-				r.Fatalf("%d is one that was there", n)
+		conv := r.conversation(hookOfA, "hook", `{}`)
+		for _, kind := range []struct{ path, member, rest string }{
+			{"conversations", "conversation", `"channel":"hook"`},
+			{"messages", "message", fmt.Sprintf(`"type":"text","payload":{"text":"x"},"conversationId":%q,"userId":%q`, conv, r.user(hookOfA, `{}`))},
+		} {
+			get := func(n int) string {
+				return r.ok(hookOfA, "POST", "/v1/chat/"+kind.path+"/get-or-create",
+					fmt.Sprintf(`{%s,"tags":{"aa":"all","mm":"%d","zz":"all"},"discriminateByTags":["aa","mm","zz"]}`, kind.rest, n), kind.member)["id"].(string)
 			}
-			ids = append(ids, id)
-		}
-		for _, n := range []int{0, 1, 75, 148, 149} {
-			if id := get(n); id != ids[n] {
-				r.Errorf("%d is %s, want %s", n, id, ids[n])
+			var ids []string
+			for n := range 150 {
+				id := get(n)
+				if slices.Contains(ids, id) {
+					r.Fatalf("%s: %d is one that was there", kind.member, n)
+				}
+				ids = append(ids, id)
+			}
+			for _, n := range []int{0, 1, 75, 148, 149} {
+				if id := get(n); id != ids[n] {
+					r.Errorf("%s: %d is %s, want %s", kind.member, n, id, ids[n])
+				}
 			}
 		}
 	})

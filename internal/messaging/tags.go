@@ -170,7 +170,10 @@ func (d discriminator) message(q sqldb.Q, c Caller, conversationID string) (stri
 // within finds the newest row of a conversation that d means, "" if there is
 // none, in a table whose tags are of a kind.
 func (d discriminator) within(q sqldb.Q, c Caller, kind, table, conversationID string) (string, error) {
-	w := d.where(c, kind)
+	w, err := d.where(q, c, kind)
+	if err != nil {
+		return "", err
+	}
 	w.And("EXISTS (SELECT 1 FROM "+table+" m WHERE m.bot_id = t.bot_id AND m.id = t.entity AND m.conversation_id = ?)", conversationID)
 	if d.whole {
 		w.And("(SELECT count(*) FROM tags x WHERE x.entity = t.entity AND x.bot_id = t.bot_id AND x.owner = t.owner) = ?", len(d.tags))
@@ -183,15 +186,43 @@ func (d discriminator) within(q sqldb.Q, c Caller, kind, table, conversationID s
 }
 
 // where is the condition on rows t of the tags table for entities that have all of d's tags.
-func (d discriminator) where(c Caller, kind string) *sqldb.Where {
-	keys := slices.Sorted(maps.Keys(d.tags))
+func (d discriminator) where(q sqldb.Q, c Caller, kind string) (*sqldb.Where, error) {
+	keys, err := d.rarestFirst(q, c, kind)
+	if err != nil {
+		return nil, err
+	}
 	w := &sqldb.Where{}
 	w.And("t.bot_id = ? AND t.kind = ? AND t.owner = ? AND t.key = ? AND t.value = ?", c.Bot.ID, kind, c.Owner(), keys[0], indexed(d.tags[keys[0]]))
 	for _, k := range keys[1:] {
 		w.And(`EXISTS (SELECT 1 FROM tags x WHERE x.bot_id = t.bot_id AND x.kind = t.kind AND x.owner = t.owner AND x.key = ? AND x.value = ?
 			AND x.created_at = t.created_at AND x.entity = t.entity)`, k, indexed(d.tags[k]))
 	}
-	return w
+	return w, nil
+}
+
+// common is how many entities with a tag are told apart from more of them.
+const common = 64
+
+// rarestFirst are the keys of d's tags; the first is one that few entities have,
+// if there is any: a tag that all of them share would be walked through.
+func (d discriminator) rarestFirst(q sqldb.Q, c Caller, kind string) ([]string, error) {
+	keys := slices.Sorted(maps.Keys(d.tags))
+	if len(keys) == 1 {
+		return keys, nil
+	}
+	first, fewest := 0, int64(common)
+	for i, k := range keys {
+		n, err := sqldb.Scalar[int64](q, `SELECT count(*) FROM (SELECT 1 FROM tags t WHERE t.bot_id = $1 AND t.kind = $2 AND t.owner = $3 AND t.key = $4 AND t.value = $5 LIMIT $6) x`,
+			c.Bot.ID, kind, c.Owner(), k, indexed(d.tags[k]), common)
+		if err != nil {
+			return nil, err
+		}
+		if n < fewest {
+			first, fewest = i, n
+		}
+	}
+	keys[0], keys[first] = keys[first], keys[0]
+	return keys, nil
 }
 
 func (d discriminator) matches(c Caller, set tag.Set) bool {

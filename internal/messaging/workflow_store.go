@@ -152,10 +152,13 @@ func newWorkflowKey(c Caller, in newWorkflow, by []string, group string) (workfl
 
 // find returns the newest workflow that k means, nil if there is none.
 func (k workflowKey) find(q sqldb.Q, c Caller) (*Workflow, error) {
-	w := &sqldb.Where{}
-	from, order := "workflows e", "e.created_at DESC, e.id DESC"
+	w, from, order := &sqldb.Where{}, "workflows e", "e.created_at DESC, e.id DESC"
 	if len(k.tags) > 0 {
-		w, from, order = k.where(c, tag.Workflow), "tags t JOIN workflows e ON e.id = t.entity", "t.created_at DESC, t.entity DESC"
+		var err error
+		if w, err = k.where(q, c, tag.Workflow); err != nil {
+			return nil, err
+		}
+		from, order = "tags t JOIN workflows e ON e.id = t.entity", "t.created_at DESC, t.entity DESC"
 	}
 	w.And("e.bot_id = ? AND e.name = ?", c.Bot.ID, k.name)
 	if k.group != "" {
