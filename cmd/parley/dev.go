@@ -66,9 +66,10 @@ func (p *program) welcome(ctx context.Context, cfg app.Config, a *app.App) error
 var welcomeText = template.Must(template.New("").Funcs(template.FuncMap{"q": shellWord}).Parse(`
 Parley is running. Ctrl-C stops it; the data is in {{.data}}.
 
-  API     {{.e.APIURL}}      (documented at {{.e.APIURL}}/docs)
-  chat    {{.e.ChatURL}}
-  token   {{.e.Token}}
+  API         {{.e.APIURL}}      (documented at {{.e.APIURL}}/docs)
+  chat        {{.e.ChatURL}}
+  messaging   {{.e.MessagingURL}}
+  token       {{.e.Token}}
 
 Talk to the echo bot, in another terminal:
 
@@ -81,6 +82,14 @@ or with curl:
   CONV=$(curl -s $CHAT/conversations -H "x-user-key: $KEY" -H 'content-type: application/json' -d '{}' | sed 's/.*"id":"\([^"]*\)".*/\1/')
   curl -s $CHAT/messages -H "x-user-key: $KEY" -H 'content-type: application/json' -d '{"conversationId":"'$CONV'","payload":{"type":"text","text":"hello"}}'; echo
   curl -s $CHAT/conversations/$CONV/messages -H "x-user-key: $KEY"; echo
+
+or with a single request to the Messaging API, for a backend of your own:
+
+  curl -s {{q .e.MessagingURL}}'?wait=10' -H 'authorization: bearer {{.e.Token}}' -d '{"userId":"me","conversationId":"1","messageId":"'$(date +%s)'","type":"text","text":"hello","payload":{}}'; echo
+
+Replies are in the answer for as long as ?wait says, and go to your response endpoint, each in a request. To set that:
+
+  curl -s -X PUT {{q .e.APIURL}}/v1/admin/bots/{{.e.BotID}} -H 'authorization: Bearer {{.e.Token}}' -H 'x-workspace-id: {{.e.WorkspaceID}}' -H 'x-multiple-integrations: true' -H 'content-type: application/json' -d '{"integrations":{"messaging":{"configuration":{"responseEndpointUrl":"http://127.0.0.1:8080/"}}}}'
 
 Log the bp command in:
 

@@ -111,7 +111,7 @@ func TestWhatDevPrintsCanBePasted(t *testing.T) {
 		}
 	}
 	out, err := exec.CommandContext(t.Context(), "sh", "-c", strings.Join(lines, "\n")).CombinedOutput()
-	if err != nil || len(lines) != 5 || strings.Count(string(out), `"text":"hello"`) < 2 || strings.Contains(string(out), `"err_`) {
+	if err != nil || len(lines) != 7 || strings.Count(string(out), `"text":"hello"`) < 2 || !strings.Contains(string(out), `"finished":true`) || strings.Contains(string(out), `"err_`) {
 		t.Errorf("pasting\n%s\ngave (%v)\n%s", strings.Join(lines, "\n"), err, out)
 	}
 	var e environment
@@ -119,7 +119,7 @@ func TestWhatDevPrintsCanBePasted(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		e.APIURL + " ", e.ChatURL, "token   " + e.Token,
+		e.APIURL + " ", "chat        " + e.ChatURL, "messaging   " + e.MessagingURL, "token       " + e.Token,
 		"bp login --api-url " + e.APIURL + " --token " + e.Token + " --workspace-id " + e.WorkspaceID,
 		"export BP_API_URL=" + e.APIURL, "export BP_TOKEN=" + e.Token, "export BP_BOT_ID=" + e.BotID,
 	} {

@@ -18,7 +18,9 @@
 //	                    ◄─ {message, user, conversation}
 //
 // The same messageId in the same conversation is the same message, however often
-// and however concurrently it is sent: the bot hears of it once.
+// and however concurrently it is sent: the bot hears of it once. With ?wait=10 the
+// answer comes when the bot is done with the message, with its replies, whether
+// there is a response endpoint or not.
 //
 // # Out
 //

@@ -2,6 +2,7 @@ package messagingapi
 
 import (
 	"context"
+	"time"
 
 	"parley/internal/api"
 	"parley/internal/fault"
@@ -19,6 +20,7 @@ const nameTag = "id"
 func named(name string) map[string]string { return map[string]string{nameTag: name} }
 
 type createMessageInput struct {
+	api.Wait
 	UserID         string     `json:"userId" min:"1" max:"500" doc:"Who says it: your own id of the user."`
 	MessageID      string     `json:"messageId" min:"1" max:"500" doc:"Your own id of the message; the same one again is not said again."`
 	ConversationID string     `json:"conversationId" min:"1" max:"500" doc:"Your own id of the conversation; replies come with it."`
@@ -31,6 +33,7 @@ type createMessageResult struct {
 	Message      *messaging.Message      `json:"message"`
 	User         *messaging.User         `json:"user"`
 	Conversation *messaging.Conversation `json:"conversation"`
+	messaging.Waited
 }
 
 func (s *Service) createMessage(ctx context.Context, in createMessageInput) (createMessageResult, error) {
@@ -43,10 +46,15 @@ func (s *Service) createMessage(ctx context.Context, in createMessageInput) (cre
 		return createMessageResult{}, err
 	}
 	got, err := s.Messaging.Receive(ctx, c, messaging.Arrival{
-		User: named(in.UserID), Conversation: named(in.ConversationID), ConversationID: opened, Message: named(in.MessageID),
+		Wait: in.Wait, User: named(in.UserID), Conversation: named(in.ConversationID), ConversationID: opened, Message: named(in.MessageID),
 		Channel: channel, Type: in.Type, Payload: in.payload(),
 	})
-	return createMessageResult{got.Message, got.User, got.Conversation}, err
+	return createMessageResult{Message: got.Message, User: got.User, Conversation: got.Conversation}, err
+}
+
+// addReplies waits for what the bot says about the message.
+func (s *Service) addReplies(ctx context.Context, out *createMessageResult, d time.Duration) {
+	out.Waited = s.Messaging.WaitFor(ctx, out.Message, d)
 }
 
 // opened is the id of a conversation that has no name of the service's and that

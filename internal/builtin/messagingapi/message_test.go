@@ -386,6 +386,51 @@ func TestAConversationThatTheBotOpened(t *testing.T) {
 	})
 }
 
+// A service without an endpoint asks for the replies in the answer.
+func TestRepliesInTheAnswer(t *testing.T) {
+	each(t, func(r *rig) {
+		r.replies(func(event map[string]any) {
+			for _, words := range []string{"one", "two"} {
+				r.says(field(event, "conversationId"), "text", fmt.Sprintf(`{"text":%q}`, words))
+			}
+		})
+		said := func(out map[string]any) (words []string) {
+			replies, _ := out["replies"].([]any)
+			for _, reply := range replies {
+				words = append(words, field(reply.(map[string]any), "direction")+" "+field(reply.(map[string]any), "payload", "text"))
+			}
+			return words
+		}
+		want := []string{"outgoing one", "outgoing two"}
+		for _, configured := range []bool{true, false} {
+			if !configured {
+				r.town.change(hereA, func(in *Installation) { in.Configuration = Configuration{} })
+			}
+			for again := range 2 { // the second time they are those to the first message
+				status, out := r.request("POST", "/"+hereA.webhook+"?wait=30", text("u", "c", fmt.Sprint("m", configured), "x"), "Authorization", "bearer "+r.tokens["annA"])
+				if d := cmp.Diff(want, said(out)); status != http.StatusOK || out["finished"] != true || d != "" {
+					r.Errorf("configured %v, time %d: %d %v %s", configured, again, status, out, d)
+				}
+			}
+		}
+		for range 2 {
+			if got := r.gets(); got.body["conversationId"] != "c" {
+				r.Errorf("the endpoint got %s", got.text)
+			}
+		}
+		r.idle()
+		if len(r.sink.arrived) != 0 || len(r.events()) != 2 {
+			r.Errorf("%d more requests, and the bot heard %d times", len(r.sink.arrived), len(r.events()))
+		}
+		for _, wait := range []string{"", "0", "61", "soon"} {
+			status, out := r.request("POST", "/"+hereA.webhook+"?wait="+wait, text("u", "c", "z", "x"), "Authorization", "bearer "+r.tokens["annA"])
+			wants(r, "wait="+wait, status, out, fault.InvalidPayload, "wait must be a number of seconds")
+		}
+		status, out := r.request("POST", "/"+hereA.webhook+"?wait=10", text("u", "c", "z", "x"), "Authorization", "bearer "+r.tokens["botB"])
+		wants(r, "a stranger who waits", status, out, fault.Forbidden)
+	})
+}
+
 func TestErrorsHaveTheFormOfAllOthers(t *testing.T) {
 	each(t, func(r *rig) {
 		_, out := r.post(`{}`)

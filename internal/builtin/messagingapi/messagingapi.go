@@ -52,7 +52,7 @@ func New(c Config) (*Service, error) {
 // Ops are the operations at a door; their paths are below Prefix.
 func (s *Service) Ops() []api.Op {
 	return []api.Op{
-		api.Handle("createMessage", "POST /", auth.Runtime, s.createMessage, api.Untyped, api.Open, api.Thorough, api.Tag("messages"),
+		api.HandleWait("createMessage", "POST /", auth.Runtime, s.createMessage, s.addReplies, api.Untyped, api.Open, api.Thorough, api.Tag("messages"),
 			api.Doc("Brings a message to the bot, with its user and conversation; a messageId that the conversation has already is the first message again.")),
 	}
 }

@@ -204,7 +204,7 @@ func newRig(t testing.TB, db *sqldb.DB) *rig {
 	r.mint("hooky", auth.Token{Kind: auth.IAK, IntegrationID: "intver_" + hookA.installation[5:]})
 	r.mint("old", auth.Token{Kind: auth.PAT, AccountID: workspaceOf(hereA.bot), ExpiresAt: 1})
 	source := &messaging.Source{}
-	r.engine = must(delivery.New(delivery.Config{DB: db, Bus: bus.NewLocal(), Source: source, Invoker: r, Exclusive: true}))
+	r.engine = must(delivery.New(delivery.Config{DB: db, Bus: bus.NewLocal(), Source: source, Invoker: r, Exclusive: true, WebhookPauses: []time.Duration{50 * time.Millisecond}}))
 	r.msg = must(messaging.New(messaging.Config{DB: db, Directory: r.town, Delivery: r.engine}))
 	source.Service = r.msg
 	gate := &auth.Gate{Tokens: r.town, Directory: r.town, Now: time.Now}
