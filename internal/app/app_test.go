@@ -369,6 +369,7 @@ func TestPathsOutsideTheAPIs(t *testing.T) {
 		{"GET", "/openapi.json", 200, `"openapi": "3.1.0"`},
 		{"GET", "/metrics", 200, "parley_build_info{"},
 		{"GET", "/metrics", 200, "parley_db_commits_total"},
+		{"GET", "/metrics", 200, "parley_timer_lateness_seconds_count"},
 		{"GET", "/nowhere", 404, `"type":"ResourceNotFound"`},
 		{"POST", "/", 404, `"type":"ResourceNotFound"`},
 		{"GET", path + "/hello", 200, "hello"},

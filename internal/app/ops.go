@@ -166,7 +166,11 @@ func (p *parts) makeDelivery() (err error) {
 
 func (p *parts) makeTimers() error {
 	p.timers = timer.New(timer.Config{DB: p.db, Bus: p.bus, Now: p.now, Log: p.log})
-	return nil
+	var errs []error
+	for _, c := range p.timers.Collectors() {
+		errs = append(errs, p.metrics.Register(c))
+	}
+	return errors.Join(errs...)
 }
 
 func (p *parts) makeMessaging() (err error) {

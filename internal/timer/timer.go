@@ -51,6 +51,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"parley/internal/bus"
@@ -113,6 +114,9 @@ type Engine struct {
 	kick   chan int64  // the earliest time that was set since the engine last looked
 	beaten atomic.Bool // to a timer, by another server
 	sleep  func(time.Duration) (<-chan time.Time, func() bool)
+
+	late   prometheus.Histogram
+	failed prometheus.Counter
 }
 
 // New returns an engine that takes timers; Run fires them.
@@ -126,11 +130,24 @@ func New(c Config) *Engine {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	return &Engine{Config: c, kinds: map[string]Prepare{}, kick: make(chan int64, 1), sleep: func(d time.Duration) (<-chan time.Time, func() bool) {
-		t := time.NewTimer(d)
-		return t.C, t.Stop
-	}}
+	return &Engine{
+		Config: c, kinds: map[string]Prepare{}, kick: make(chan int64, 1),
+		sleep: func(d time.Duration) (<-chan time.Time, func() bool) {
+			t := time.NewTimer(d)
+			return t.C, t.Stop
+		},
+		late: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "parley_timer_lateness_seconds", Help: "How long after its time a timer was carried out.",
+			Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 5, 30, 300, 3600},
+		}),
+		failed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "parley_timer_failures_total", Help: "Timers that could not be carried out at their time and got another.",
+		}),
+	}
 }
+
+// Collectors are what the engine measures.
+func (e *Engine) Collectors() []prometheus.Collector { return []prometheus.Collector{e.late, e.failed} }
 
 // Handle says what happens when timers of a kind are due. Call it before Run.
 func (e *Engine) Handle(kind string, fire Fire) {
@@ -352,9 +369,13 @@ func (e *Engine) fire(ctx context.Context, t Timer) error {
 			return do(tx, t)
 		})
 	}
+	if failed == nil && began {
+		e.late.Observe(max(0, float64(e.Now().UnixMilli()-t.Due)/1000))
+	}
 	if failed == nil || ctx.Err() != nil || !began {
 		return failed
 	}
+	e.failed.Inc()
 	return e.moveOn(ctx, t, failed)
 }
 

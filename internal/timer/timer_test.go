@@ -76,6 +76,9 @@ func TestMissedTimesFireOnceAtTheStart(t *testing.T) {
 		w.await(2)
 		w.clock.settled(lookEach)
 		stop()
+		if m := w.measured(e); m != (measured{2, (47*time.Hour - time.Second).Seconds(), 0}) {
+			t.Errorf("measured is %+v", m)
+		}
 		w.run(w.engine(nil)) // and the next start finds nothing
 		w.clock.settled(lookEach)
 		if got := w.log(); !slices.Equal(got, []string{"a", "b"}) {
@@ -250,6 +253,9 @@ func TestFailingTimerIsTriedAgainAndHindersNoOther(t *testing.T) {
 					w.clock.advance(wait)
 				}
 				w.clock.settled(lookEach)
+				if m := w.measured(e); m.failed != 12 {
+					t.Errorf("measured is %+v, want 12 failures", m)
+				}
 				if n := w.count("SELECT failures FROM timers WHERE kind = 'bad'"); n != 12 {
 					t.Errorf("tried %d times, want 12", n)
 				}

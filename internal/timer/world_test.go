@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"parley/internal/bus"
 	"parley/internal/sqldb"
 )
@@ -218,4 +220,25 @@ func (w *world) count(query string, args ...any) int {
 		w.Fatal(err)
 	}
 	return n
+}
+
+// measured are the numbers that an engine shows.
+type measured struct {
+	fired        uint64
+	late, failed float64 // late: by how many seconds in all
+}
+
+func (w *world) measured(e *Engine) (m measured) {
+	r := prometheus.NewRegistry()
+	r.MustRegister(e.Collectors()...)
+	families, err := r.Gather()
+	if err != nil {
+		w.Fatal(err)
+	}
+	for _, f := range families {
+		m.fired += f.GetMetric()[0].GetHistogram().GetSampleCount()
+		m.late += f.GetMetric()[0].GetHistogram().GetSampleSum()
+		m.failed += f.GetMetric()[0].GetCounter().GetValue()
+	}
+	return m
 }
