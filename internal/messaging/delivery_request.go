@@ -62,6 +62,7 @@ func (s *Service) work(ctx context.Context, d *Delivery) (*delivery.Work, error)
 		if err != nil {
 			return nil, err
 		}
+		e.Status, e.Reason = Pending, "" // as it is when it is sent
 		return s.eventWork(ctx, e, nil)
 	}
 	o, err := sqldb.One[outgoing](q, "outbox", "WHERE bot_id = $1 AND id = $2", d.BotID, d.ID)

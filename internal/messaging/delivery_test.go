@@ -680,3 +680,79 @@ func TestWhatNobodyWantsIsNotReplayed(t *testing.T) {
 		}
 	})
 }
+
+// A workflow that waits for the end of an event waits for the new one when the
+// event is replayed in time; one that has gone on does not go on twice.
+func TestWorkflowsAndReplays(t *testing.T) {
+	each(t, func(r *rig) {
+		w := r.workflow(`{"name":"w","status":"listening"}`)["id"].(string)
+		e := r.ok(botOfA, "POST", "/v1/chat/events", `{"type":"tick","payload":{}}`, "event")["id"].(string)
+		r.idle()
+		waits := func() int { return r.count("SELECT count(*) FROM timers WHERE kind = $1 AND id = $2", timerEventOver, e) }
+		bound := make(chan struct{}, 1)
+		r.mu.Lock()
+		r.handle = func(event map[string]any) error {
+			if event["id"] == e {
+				r.putWorkflow(w, `{"status":"in_progress","eventId":"`+e+`"}`)
+				bound <- struct{}{}
+			}
+			return nil
+		}
+		r.mu.Unlock()
+		r.replay(e)
+		<-bound
+		r.idle()
+		if waits() != 1 {
+			r.Fatal("the end of the event is not noted")
+		}
+		r.replay(e) // before its end is told of
+		r.idle()
+		<-bound
+		if got := r.getWorkflow(w); waits() != 1 || got["status"] != InProgress {
+			r.Errorf("the workflow is %v, and %d wait", got, waits())
+		}
+		r.wantUpdates()
+		r.acts(func(_ string, workflow, _ map[string]any) error {
+			r.putWorkflow(workflow["id"], `{"status":"paused"}`)
+			return nil
+		})
+		r.fire()
+		r.wantUpdates("workflow_continued w in_progress")
+
+		// It is not bound to the event any more.
+		r.replay(e)
+		r.fire()
+		r.wantUpdates("workflow_continued w in_progress")
+
+		// What tells of a workflow is not told again once it has moved on.
+		update := r.pages(botOfA, "/v1/chat/events?type=workflow_update", "events", nil)[0]
+		r.replay(update)
+		r.fire()
+		r.wantUpdates("workflow_continued w in_progress")
+		got := r.shown(update)
+		if got["status"] != "ignored" || !strings.Contains(got["failureReason"].(string), "the workflow is paused") || !strings.Contains(got["noRequest"].(string), "the workflow is paused") {
+			r.Errorf("the event about the workflow is %v", got)
+		}
+	})
+}
+
+// A listening workflow goes on each time the bot has handled an event that was
+// made for it.
+func TestAnEventForAWorkflowIsReplayed(t *testing.T) {
+	each(t, func(r *rig) {
+		w := r.workflow(`{"name":"w","status":"listening"}`)["id"].(string)
+		e := r.ok(botOfA, "POST", "/v1/chat/events", `{"type":"tick","payload":{},"workflowId":"`+w+`"}`, "event")["id"].(string)
+		told := 0
+		r.acts(func(_ string, workflow, _ map[string]any) error {
+			told++
+			r.putWorkflow(workflow["id"], `{"status":"listening"}`)
+			return nil
+		})
+		r.fire()
+		r.replay(e)
+		r.fire()
+		if told != 2 {
+			r.Errorf("the workflow went on %d times, want twice", told)
+		}
+	})
+}

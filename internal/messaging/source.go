@@ -34,11 +34,15 @@ func (s Source) Next(ctx context.Context, lane string, after int64) (*delivery.W
 			return nil, err
 		}
 	}
-	return s.eventWork(ctx, e, m)
+	w, err := s.eventWork(ctx, e, m)
+	if err != nil || w.Skip != nil {
+		return w, err
+	}
+	return w, s.watch(ctx, w, e)
 }
 
 // eventWork is the work of telling a bot of an event. m is its message if that
-// is known already.
+// is known already. It changes nothing: the log of deliveries shows it too.
 func (s *Service) eventWork(ctx context.Context, e *Event, m *Message) (*delivery.Work, error) {
 	w := &delivery.Work{
 		ID: e.ID, Seq: e.LaneSeq, Attempt: int(e.Attempts) + 1, Before: int(e.TriesBefore), CreatedAt: max(int64(e.CreatedAt), e.PendingAt), Ref: &inHand{botID: e.BotID, from: e.RepliesFrom},
@@ -75,7 +79,7 @@ func (s *Service) eventWork(ctx context.Context, e *Event, m *Message) (*deliver
 		Name: "event_received", Type: e.Type, Body: endpoint.EventReceived(body), Subject: e.ID,
 		Header: http.Header{"X-Parley-Attempt": {strconv.Itoa(w.Attempt)}},
 	}
-	return w, s.watch(ctx, w, e)
+	return w, nil
 }
 
 // delivered is an event as the bot gets it: it is told, beyond what answers
