@@ -55,6 +55,7 @@ var scenarios = []namedScenario{
 	{"turn", func() scenario { return &turn{} }},
 	{"fanout", func() scenario { return &fanout{} }},
 	{"outside", func() scenario { return &outside{} }},
+	{"webhooks", func() scenario { return &webhooks{} }},
 	{"tags", func() scenario { return &tags{} }},
 	{"timers", func() scenario { return &timers{} }},
 	{"cold", func() scenario { return &cold{} }},
@@ -109,7 +110,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 func parse(args []string) (*bench, []scenario, error) {
 	b := &bench{}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	names := f.String("scenario", "", "comma-separated: floors,create,turn,fanout,outside,tags,timers,cold,memory; empty runs all")
+	names := f.String("scenario", "", "comma-separated: floors,create,turn,fanout,outside,webhooks,tags,timers,cold,memory; empty runs all")
 	quick := f.Bool("quick", false, "one short round of everything, to see that it works")
 	f.IntVar(&b.rounds, "rounds", 5, "rounds; the medians are reported")
 	f.DurationVar(&b.step, "step", 3*time.Second, "length of one measured step")

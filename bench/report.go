@@ -72,6 +72,8 @@ var targets = []target{
 	{"fan-out to 1,000 listeners, of the bare hub", []string{"fan-out/1000", "hub/1000"}, func(r *results) float64 { return r.ratio("fan-out/1000", "hub/1000", rate) }, 0.9, false, "×", 2},
 	{"door of a Go integration at 64 connections, of asking it directly", []string{"door go/64", "direct go/64"}, func(r *results) float64 { return r.ratio("door go/64", "direct go/64", rate) }, 0.3, false, "×", 2},
 	{"door of an SDK integration at 64 connections, of asking it directly", []string{"door sdk/64", "direct sdk/64"}, func(r *results) float64 { return r.ratio("door sdk/64", "direct sdk/64", rate) }, 0.6, false, "×", 2},
+	{"accept to delivery of a webhook, p50 at 20 a second", []string{"webhooks/calm"}, func(r *results) float64 { return milliseconds(r.median("webhooks/calm", p50)) }, 5, true, "ms", 1},
+	{"p99 of healthy webhooks beside 30 % ill endpoints, of that without", []string{"webhooks/amid", "webhooks/alone"}, func(r *results) float64 { return r.ratio("webhooks/amid", "webhooks/alone", p99) }, 1.5, true, "×", 2},
 	tagTarget("SQLite", "one"), tagTarget("SQLite", "rare"), tagTarget("SQLite", "half"),
 	tagTarget("SQLite", "half without one"), tagTarget("SQLite", "early and late"), tagTarget("SQLite", "half without rare"), tagTarget("SQLite", "even and odd"),
 	tagTarget("PostgreSQL", "one"), tagTarget("PostgreSQL", "rare"), tagTarget("PostgreSQL", "half"),
@@ -94,6 +96,7 @@ func (b *bench) report() string {
 	b.creates(&w)
 	b.turnsAndFanOut(&w)
 	b.outsideTable(&w)
+	b.webhookTable(&w)
 	b.tagTable(&w)
 	b.timerTable(&w)
 	b.footprint(&w)
