@@ -73,6 +73,11 @@ func (p *postgres) connect(ctx context.Context) error {
 	set["synchronous_commit"] = "on" // what Write promises
 	read := cfg.Copy()
 	read.ConnConfig.RuntimeParams["default_transaction_read_only"] = "on"
+	if _, ok := set["plan_cache_mode"]; !ok {
+		// The queries follow indexes whatever their arguments are. Planning some of
+		// them anew takes longer than their execution.
+		read.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
+	}
 	conns := p.opt.MaxConns
 	if conns == 0 && strings.Contains(p.opt.URL, "pool_max_conns=") {
 		conns = int(cfg.MaxConns)

@@ -296,6 +296,11 @@ func TestPostgresSession(t *testing.T) {
 				t.Error(err)
 			}
 		}
+		for setting, want := range map[string]string{"default_transaction_read_only": "on", "plan_cache_mode": "force_generic_plan"} {
+			if got, err := sqldb.Scalar[string](db.Reader(t.Context()), "SELECT current_setting($1)", setting); err != nil || got != want {
+				t.Errorf("of readers: %s is %s, %v; want %s", setting, got, err, want)
+			}
+		}
 	})
 }
 
