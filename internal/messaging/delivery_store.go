@@ -126,27 +126,28 @@ func (w *deliveryWalk) tables() []deliveryTable {
 	return all
 }
 
-// statement reads the next n rows of a table. Its conditions are those that an
-// index answers; the others would make it look at any number of rows.
+// statement is the end of one that reads the next n rows of a table. Its
+// conditions are those that an index answers; the others would make it look at
+// any number of rows.
 func (w *deliveryWalk) statement(t deliveryTable, n int) (string, []any) {
 	in := &sqldb.Where{}
-	events := t.prefix == eventTable.prefix
-	switch {
-	case events && w.conversationID != "":
-		// Not of the bot, which the name of the lane holds: planners would walk all that the bot has.
-		in.And("lane = ?", lane(&Event{BotID: w.caller.Bot.ID, ConversationID: w.conversationID}).Key)
-	default:
-		in.And("bot_id = ?", w.caller.Bot.ID)
-	}
-	status := w.status
+	events, status, ids := t.prefix == eventTable.prefix, w.status, false
 	if w.dead != nil && *w.dead {
 		status = Failed
 	}
-	switch {
-	case events && status != "" && status != Processed:
-		in.And("status <> 'processed' AND status = ?", status) // the first a literal, so that the partial index serves it
-	case !events && (status == Failed || status == Ignored):
-		in.And("status IN ('failed', 'ignored') AND status = ?", status)
+	if events && w.conversationID != "" {
+		// Not of the bot, whom the name of the lane holds: planners would walk all that the bot has.
+		in.And("lane = ?", lane(&Event{BotID: w.caller.Bot.ID, ConversationID: w.conversationID}).Key)
+	} else {
+		in.And("bot_id = ?", w.caller.Bot.ID)
+		// Literals, so that the partial indexes serve them.
+		switch {
+		case events && status != "" && status != Processed:
+			ids = true
+			in.And("status <> 'processed' AND status = ?", status)
+		case !events && (status == Failed || status == Ignored):
+			in.And("status IN ('failed', 'ignored') AND status = ?", status)
+		}
 	}
 	if w.after != nil {
 		in.And("id >= ?", id.Oldest(t.prefix, max(0, int64(*w.after))))
@@ -154,14 +155,18 @@ func (w *deliveryWalk) statement(t deliveryTable, n int) (string, []any) {
 	if w.before != nil {
 		in.And("id < ?", id.Oldest(t.prefix, max(0, int64(*w.before)+1)))
 	}
-	than, way := "<", "DESC"
+	than, order := "<", " ORDER BY id DESC"
 	if w.order == page.OldestFirst {
-		than, way = ">", "ASC"
+		than, order = ">", " ORDER BY id"
 	}
 	if w.at != "" {
 		in.And("id "+than+" ?", t.prefix+"_"+w.at)
 	}
-	return in.String() + " ORDER BY id " + way + " LIMIT " + in.Arg(n), in.Args
+	tail := in.String() + order + " LIMIT " + in.Arg(n)
+	if ids { // that SQLite finds in the index alone: for whole rows it prefers to walk the table
+		tail = "WHERE (bot_id, id) IN (SELECT bot_id, id FROM " + t.name + " " + tail + ")" + order
+	}
+	return tail, in.Args
 }
 
 // page reads one page of a list, the newest first.
