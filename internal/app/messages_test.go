@@ -7,11 +7,13 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"parley/internal/auth"
+	"parley/internal/sqldb"
 	"parley/internal/workspace"
 )
 
@@ -253,8 +255,28 @@ func TestStrangersAtTheDoorOfTheMessagingAPI(t *testing.T) {
 	}
 }
 
-// A directory that knows nothing of the Messaging API gets it on the next start,
-// unless its alias belongs to something else.
+// An alias that belongs to another integration stays with it, and the server starts.
+func TestTheEchoBotKeepsWhatHasTheAliasOfTheMessagingAPI(t *testing.T) {
+	t.Parallel()
+	var cfg Config
+	s := start(t, func(c *Config) { cfg = *c })
+	c, err := ReadCredentials(cfg.Data)
+	must(t, err)
+	id := s.made("integration", "POST", "/v1/admin/integrations", s.as(""), map[string]any{"name": "hooky", "version": "1.0.0", "url": "http://127.0.0.1:1"})
+	// As it is where the alias was given away before there was a Messaging API.
+	must(t, s.parts.db.Write(t.Context(), func(tx *sqldb.Tx) error {
+		_, err := tx.Exec("UPDATE installations SET integration_id = $1, name = 'hooky', version = '1.0.0', removed = TRUE WHERE alias = 'messaging'", id)
+		return err
+	}))
+	must(t, s.stop())
+	s = start(t, func(c *Config) { *c = cfg })
+	s.idle()
+	if in := s.integrationsOf(c.BotID); !slices.Equal(in, []string{"chat registered"}) {
+		t.Errorf("after the next start the bot has %v", in)
+	}
+}
+
+// A directory that knows nothing of the Messaging API gets it on the next start.
 func TestTheEchoBotOfAnOlderStartGetsTheMessagingAPI(t *testing.T) {
 	t.Parallel()
 	var cfg Config

@@ -10,6 +10,9 @@ import (
 // Admit decides who a request to a door acts as: the installation, for a person
 // or a bot whose token reaches the bot. That replies can reach anybody is asked
 // before that.
+//
+// Compat: the original answers errors in plain text, with 400 for most; here they
+// are JSON with the types and statuses of all other APIs.
 func (s *Service) Admit(r *http.Request, _ auth.Class) (auth.Principal, error) {
 	webhookID := r.PathValue("webhookId")
 	in, err := s.Installations.ByWebhook(r.Context(), webhookID)

@@ -110,6 +110,9 @@ type probe struct {
 
 // register asks the response endpoint whether it takes messages. Somebody who
 // has just set it waits for the outcome, so any answer but a good one is final.
+//
+// Compat: the original cannot be registered without a response endpoint; here
+// replies may also come in the answer to a message.
 func (t teller) register(ctx context.Context, op endpoint.Operation) (endpoint.Answer, error) {
 	if t.ResponseEndpointURL == "" {
 		return done, nil

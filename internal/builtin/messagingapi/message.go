@@ -36,6 +36,10 @@ type createMessageResult struct {
 	messaging.Waited
 }
 
+// createMessage brings a message in.
+//
+// Compat: the original makes a second message of a messageId that it has seen,
+// against what its description says; here it is the first one again.
 func (s *Service) createMessage(ctx context.Context, in createMessageInput) (createMessageResult, error) {
 	c, err := s.Messaging.Caller(ctx)
 	if err != nil {
