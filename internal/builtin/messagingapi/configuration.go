@@ -13,8 +13,10 @@ import (
 
 // Configuration is what an installation is set to.
 type Configuration struct {
-	ResponseEndpointURL string      // "" = there is none
-	WebhookSecret       auth.Secret // signs what goes there; "" = nothing does
+	ResponseEndpointURL string // "" = there is none
+	// WebhookSecret goes along, and what goes there is signed with it; "" = the
+	// bot's own secret signs.
+	WebhookSecret auth.Secret
 }
 
 // settings are the members of a configuration. The endpoint has two names; the
@@ -51,5 +53,8 @@ func CheckConfiguration(client endpoint.Client, text api.Object) error {
 	if err := endpoint.CheckWebhook(client, "configuration.responseEndpointUrl", in.URL); err != nil {
 		return err
 	}
-	return endpoint.CheckWebhook(client, "configuration.responseEndpointURL", in.OldURL)
+	if err := endpoint.CheckWebhook(client, "configuration.responseEndpointURL", in.OldURL); err != nil {
+		return err
+	}
+	return endpoint.CheckSecret("configuration.webhookSecret", in.Secret)
 }

@@ -11,7 +11,6 @@ import (
 	"parley/internal/api"
 	"parley/internal/endpoint"
 	"parley/internal/fault"
-	"parley/internal/signing"
 )
 
 // probeTime is how long the response endpoint may take to answer the probe.
@@ -92,14 +91,7 @@ func (t teller) post(ctx context.Context, op endpoint.Operation, what any) (endp
 		return endpoint.Answer{}, err
 	}
 	op.Body = body
-	if secrets := signing.Split(string(t.WebhookSecret)); len(secrets) > 0 {
-		op.Header = op.Header.Clone()
-		if op.Header == nil {
-			op.Header = http.Header{}
-		}
-		op.Header["X-Secret-Key"] = []string{string(secrets[0])} // beside the signature, for receivers that check no signatures
-	}
-	return endpoint.NewWebhook(t.ResponseEndpointURL, t.client).Invoke(ctx, op)
+	return endpoint.NewWebhook(t.ResponseEndpointURL, t.client).Invoke(ctx, op.WithSecret(string(t.WebhookSecret)))
 }
 
 // probe is the first thing a response endpoint gets.

@@ -270,6 +270,7 @@ func TestCheckConfiguration(t *testing.T) {
 		`{"responseEndpointUrl":"http://[::ffff:10.0.0.1]/"}`:                           "are not allowed",
 		`{"responseEndpointUrl":"http://example.com:25"}`:                               "port 25 cannot be called",
 		`{"responseEndpointUrl":"http://%zz"}`:                                          "cannot be parsed",
+		`{"webhookSecret":"sécret"}`:                                                    "configuration.webhookSecret is sent in a header",
 		`{"responseEndpointUrl":1}`:                                                     `configuration is not that of the integration "messaging"`,
 	} {
 		err := CheckConfiguration(closed, []byte(text))
