@@ -2,6 +2,7 @@ package chatapi
 
 import (
 	"context"
+	"time"
 
 	"parley/internal/api"
 	"parley/internal/auth"
@@ -15,7 +16,7 @@ import (
 
 func (s *Service) messageOps() []api.Op {
 	return []api.Op{
-		api.Handle("createMessage", "POST /messages", auth.Chat, s.createMessage, api.Created, api.Doc("Sends a message to the bot.")),
+		api.HandleWait("createMessage", "POST /messages", auth.Chat, s.createMessage, s.addReplies, api.Created, api.Doc("Sends a message to the bot.")),
 		api.Handle("getMessage", "GET /messages/{id}", auth.Chat, s.getMessage, api.Doc("Returns a message of a conversation the caller takes part in.")),
 		api.Handle("deleteMessage", "DELETE /messages/{id}", auth.Chat, s.deleteMessage, api.Doc("Deletes a message the caller sent.")),
 		api.Handle("listMessages", "GET /conversations/{conversationId}/messages", auth.Chat, s.listMessages, api.Doc("Lists the messages of a conversation the caller takes part in, newest first.")),
@@ -53,7 +54,55 @@ func (s *Service) messageResult(q sqldb.Q, m me, found *messaging.Message) (mess
 	return messageResult{out}, err
 }
 
+// sentResult is a message with what the bot has said about it, if the client
+// has waited for that.
+type sentResult struct {
+	messageResult
+	Replies  []message `json:"replies,omitzero" doc:"If the request waits: what the bot has said about it, in order, the first 100 messages."`
+	Finished *bool     `json:"finished,omitzero" doc:"If the request waits: whether the bot is done with it, so that no more replies come."`
+}
+
+// addReplies waits for the bot. Who may not read the conversation any more by
+// then gets nothing of it.
+func (s *Service) addReplies(ctx context.Context, out *sentResult, d time.Duration) {
+	out.Replies, out.Finished = []message{}, new(bool)
+	m, err := s.me(ctx)
+	if err != nil {
+		return // the user is gone
+	}
+	r := s.Messaging.Await(ctx, m.Caller, out.Message.ID, d)
+	*out.Finished = r.Finished
+	replies, err := s.viewReplies(ctx, m, r.Messages)
+	switch {
+	case err == nil:
+		out.Replies = replies
+	case ctx.Err() == nil:
+		s.Log.Warn("show replies", "message", out.Message.ID, "err", err)
+		*out.Finished = false
+	}
+}
+
+func (s *Service) viewReplies(ctx context.Context, m me, said []*messaging.Message) ([]message, error) {
+	out := []message{}
+	if len(said) == 0 {
+		return out, nil
+	}
+	if may, err := s.allowed(ctx, m, said[0].ConversationID); err != nil || !may {
+		return out, err
+	}
+	q := s.DB.Reader(ctx)
+	for _, found := range said {
+		one, err := s.viewMessage(q, m.Caller, found)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, one)
+	}
+	return out, nil
+}
+
 type createMessageInput struct {
+	api.Wait
 	Payload        payload    `json:"payload"`
 	ConversationID string     `json:"conversationId"`
 	Metadata       api.Object `json:"metadata,omitzero"`
@@ -68,29 +117,30 @@ func (in createMessageInput) Check() error {
 	return nil
 }
 
-func (s *Service) createMessage(ctx context.Context, in createMessageInput) (messageResult, error) {
+func (s *Service) createMessage(ctx context.Context, in createMessageInput) (sentResult, error) {
 	m, err := s.me(ctx)
 	if err != nil {
-		return messageResult{}, err
+		return sentResult{}, err
 	}
 	q := s.DB.Reader(ctx)
-	nm := messaging.NewMessage{UserID: m.UserID, Participant: true}
+	nm := messaging.NewMessage{UserID: m.UserID, Participant: true, Waited: in.Waits()}
 	if nm.ConversationID, err = s.resolve(q, m.Caller, tag.Conversation, in.ConversationID); err != nil {
-		return messageResult{}, err
+		return sentResult{}, err
 	}
 	if nm.ConversationID == "" {
-		return messageResult{}, inBody(missing("Conversation", in.ConversationID))
+		return sentResult{}, inBody(missing("Conversation", in.ConversationID))
 	}
 	nm.Type, nm.Payload = fromChat(in.Payload, in.Metadata)
 	if err := s.Messaging.Admit(ctx, m.Caller, nm); err != nil {
-		return messageResult{}, refusal(err, in.ConversationID)
+		return sentResult{}, refusal(err, in.ConversationID)
 	}
-	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (messageResult, error) {
+	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (sentResult, error) {
 		sent, err := s.Messaging.AddMessage(tx, m.Caller, nm)
 		if err != nil {
-			return messageResult{}, refusal(err, in.ConversationID)
+			return sentResult{}, refusal(err, in.ConversationID)
 		}
-		return s.messageResult(tx, m, sent)
+		out, err := s.messageResult(tx, m, sent)
+		return sentResult{messageResult: out}, err
 	})
 }
 
