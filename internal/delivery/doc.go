@@ -89,6 +89,9 @@
 //	              endpoint is left alone for at least as long
 //	gone          failed with the reason, and the Source hears that the endpoint wants no more
 //
+// Work that its Source makes pending once more, at the end of its lane, has all
+// its tries and all its time again; see Work.Before.
+//
 // Pauses vary by a fifth, so that what failed together is not tried together. The
 // lane waits, so its order stays.
 //

@@ -11,10 +11,12 @@ import (
 
 func (s *Service) deliveryOps() []api.Op {
 	return []api.Op{
-		api.Handle("listDeliveries", "GET /v1/parley/deliveries", auth.Operator, s.listDeliveries, api.Doc("Lists what a bot and its installations were told, the newest first.")),
-		api.Handle("getDelivery", "GET /v1/parley/deliveries/{id}", auth.Operator, s.getDelivery, api.Doc("Returns a delivery with its request and its attempts.")),
+		api.Handle("listDeliveries", "GET /v1/parley/deliveries", auth.Operator, s.listDeliveries,
+			api.Doc("Lists what a bot and its installations were told, the newest first."), api.Faults(fault.ReferenceNotFound)),
+		api.Handle("getDelivery", "GET /v1/parley/deliveries/{id}", auth.Operator, s.getDelivery,
+			api.Doc("Returns a delivery with its request and its attempts."), api.Faults(fault.ReferenceNotFound)),
 		api.Handle("replayDelivery", "POST /v1/parley/deliveries/{id}/replay", auth.Operator, s.replayDelivery,
-			api.Doc("Makes a delivery that is over pending again, at the end of its lane and under the same id."), api.Faults(fault.ResourceLocked)),
+			api.Doc("Makes a delivery that is over pending again, at the end of its lane and under the same id.")),
 		api.Handle("replayDeliveries", "POST /v1/parley/deliveries/replay", auth.Operator, s.replayDeliveries,
 			api.Doc("Makes the deliveries of a range, or all dead letters, pending again in the order they had.")),
 	}

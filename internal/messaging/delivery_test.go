@@ -688,7 +688,9 @@ func TestWorkflowsAndReplays(t *testing.T) {
 		w := r.workflow(`{"name":"w","status":"listening"}`)["id"].(string)
 		e := r.ok(botOfA, "POST", "/v1/chat/events", `{"type":"tick","payload":{}}`, "event")["id"].(string)
 		r.idle()
-		waits := func() int { return r.count("SELECT count(*) FROM timers WHERE kind = $1 AND id = $2", timerEventOver, e) }
+		waits := func() int {
+			return r.count("SELECT count(*) FROM timers WHERE kind = $1 AND id = $2", timerEventOver, e)
+		}
 		bound := make(chan struct{}, 1)
 		r.mu.Lock()
 		r.handle = func(event map[string]any) error {
