@@ -86,7 +86,7 @@ func (p *parts) installable(d *catalog.Integration, err error) (*bot.Integration
 	return &bot.Integration{
 		ID: d.ID, Name: d.Name, Version: d.Version, Title: d.Title, Description: d.Description, IconURL: d.IconURL,
 		Outside: d.Outside(), Told: d.Told(), Public: d.Public, Visibility: d.Visibility, VerificationStatus: d.VerificationStatus, LifecycleStatus: d.LifecycleStatus,
-		Channels: channels, Check: p.check(d),
+		Channels: channels, Check: p.check(d), Signals: signalled(d),
 	}, nil
 }
 

@@ -34,6 +34,10 @@ type Config struct {
 	Dev     bool      // seeds, keeps its token in DATA/credentials.json, lets calls out reach loopback
 	Version string    // of the binary
 	LogTo   io.Writer // nil discards the log
+
+	// Of webhooks; tests have less time than the world.
+	webhookPauses []time.Duration // nil = those of the delivery engine
+	webhookLimit  time.Duration   // 0 = webhookLimit
 }
 
 // Option is one setting: a flag, an environment variable and a line of the guide.

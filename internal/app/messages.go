@@ -5,6 +5,7 @@ import (
 
 	"parley/internal/api"
 	"parley/internal/bot"
+	"parley/internal/builtin/chatapi"
 	"parley/internal/builtin/messagingapi"
 	"parley/internal/catalog"
 	"parley/internal/endpoint"
@@ -50,13 +51,16 @@ func tellMessages(client endpoint.Client) brought {
 // check is bot.Integration.Check: what the schema of an integration asks, and
 // what one that Parley brings along asks besides.
 func (p *parts) check(d *catalog.Integration) func(configurationType string, configuration api.Object) error {
-	if !d.Builtin || d.Name != messagingapi.Name {
+	ofBuiltin := map[string]func(endpoint.Client, api.Object) error{
+		chatapi.Name: chatapi.CheckConfiguration, messagingapi.Name: messagingapi.CheckConfiguration,
+	}[d.Name]
+	if !d.Builtin || ofBuiltin == nil {
 		return d.CheckConfiguration
 	}
 	return func(configurationType string, configuration api.Object) error {
 		if err := d.CheckConfiguration(configurationType, configuration); err != nil {
 			return err
 		}
-		return messagingapi.CheckConfiguration(p.outbound, configuration)
+		return ofBuiltin(p.outbound, configuration)
 	}
 }

@@ -133,8 +133,12 @@ func (p *parts) makeBot() (err error) {
 		Changed: func(botID string) {
 			p.db.WriteSoon(func(tx *sqldb.Tx) error { return p.delivery.Reset(tx, endpointOf(botID)) }, nil)
 		},
-		Ended: func(installationID string) { p.hub.End("inst:" + installationID) },
-		Now:   p.now, Log: p.log, MaxAge: p.maxAge,
+		// So may the place that an installation tells of things.
+		Ended: func(installationID string) {
+			p.hub.End("inst:" + installationID)
+			p.db.WriteSoon(func(tx *sqldb.Tx) error { return p.delivery.Reset(tx, bot.InstallationEndpoint(installationID)) }, nil)
+		},
+		Now: p.now, Log: p.log, MaxAge: p.maxAge,
 	})
 	return err
 }
@@ -158,7 +162,7 @@ func (p *parts) makeDelivery() (err error) {
 	p.calls = delivery.NewPool(i, callsAtATime, callsPerEndpoint)
 	p.doors = bot.NewDoors(p.bot, p.calls.Call)
 	p.delivery, err = delivery.New(delivery.Config{
-		DB: p.db, Bus: p.bus, Source: source{p}, Invoker: i, Exclusive: p.exclusive,
+		DB: p.db, Bus: p.bus, Source: source{p}, Invoker: i, Exclusive: p.exclusive, WebhookPauses: p.cfg.webhookPauses,
 		Metrics: p.metrics, Log: p.log, Now: p.now,
 	})
 	return err
@@ -177,6 +181,8 @@ func (p *parts) makeMessaging() (err error) {
 	p.messaging, err = messaging.New(messaging.Config{
 		DB: p.db, Bus: p.bus, MaxAge: p.maxAge, Directory: newRules(p), Delivery: p.delivery, Timers: p.timers, Calls: p.calls, Actions: &actions{p, &answers{}},
 		Sketch:      p.sketch,
+		Words:       func(q sqldb.Q, c messaging.Caller, g *messaging.Signal) ([]byte, error) { return p.chat.Words(q, c, g) },
+		Gone:        p.bot.Gone,
 		Listeners:   func(g *messaging.Signal) { p.chat.Notify(g) },
 		Ended:       func(group string) { p.hub.End(group) },
 		DeliveryLog: p.cfg.DeliveryLog, Now: p.now, Log: p.log,

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"parley/internal/api"
 	"parley/internal/auth"
 	"parley/internal/bot"
+	"parley/internal/builtin/chatapi"
 	"parley/internal/builtin/messagingapi"
 	"parley/internal/catalog"
 	"parley/internal/delivery"
@@ -42,7 +44,22 @@ type brought func(ctx context.Context, in *bot.Installation, op endpoint.Operati
 // broughtAlong are the integrations that deliveries reach in Go code, by name.
 // What they send goes out through client.
 func (p *parts) broughtAlong(client endpoint.Client) map[string]brought {
-	return map[string]brought{messagingapi.Name: tellMessages(client)}
+	return map[string]brought{messagingapi.Name: tellMessages(client), chatapi.Name: tellSignals(client)}
+}
+
+// tellSignals carries out the operations for installations of chat.
+func tellSignals(client endpoint.Client) brought {
+	return func(ctx context.Context, in *bot.Installation, op endpoint.Operation) (endpoint.Answer, error) {
+		return chatapi.WebhookOf(in.Configuration).Endpoint(client).Invoke(ctx, op)
+	}
+}
+
+// signalled is bot.Integration.Signals.
+func signalled(d *catalog.Integration) func(configuration api.Object) bool {
+	if !d.Builtin || d.Name != chatapi.Name {
+		return nil
+	}
+	return func(configuration api.Object) bool { return chatapi.WebhookOf(configuration).URL != "" }
 }
 
 // installation calls an integration for one of its installations.
@@ -113,7 +130,7 @@ func (i *invoker) installationLimit(ctx context.Context, installationID string) 
 	case err != nil || d == nil:
 		return defaultLimit
 	case d.Builtin:
-		return webhookLimit
+		return cmp.Or(i.p.cfg.webhookLimit, webhookLimit)
 	case d.Limit() == 0:
 		return defaultLimit
 	}

@@ -49,7 +49,12 @@ type Installation struct {
 	// Told says that deliveries tell it of the bot's messages and of its own
 	// registration: one outside, and one that Parley brings along and that hands
 	// them on to a place outside.
-	Told             bool
+	Told bool
+	// Signals says that deliveries tell it of every signal of its conversations.
+	Signals bool
+	// Gone says that the place it hands things on to wants no more of them, until
+	// it is set up anew.
+	Gone             bool
 	DisabledChannels []string // channels of the integration that the bot does not use
 }
 

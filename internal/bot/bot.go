@@ -73,6 +73,9 @@ type Integration struct {
 	Channels                    map[string]bool
 	// Check reports what is wrong with a configuration of the given type, "" = the ordinary one.
 	Check func(configurationType string, configuration api.Object) error
+	// Signals reports whether an installation with this configuration is told of
+	// every signal of its conversations; nil = never.
+	Signals func(configuration api.Object) bool
 }
 
 // Config are the parts a Service needs.

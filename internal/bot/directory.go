@@ -134,7 +134,7 @@ func (s *Service) installation(q sqldb.Q, in *installation) (Installation, error
 		Installation: auth.Installation{
 			ID: in.ID, Alias: in.Alias, IntegrationID: in.IntegrationID, IntegrationName: in.Name, Version: in.Version,
 			WebhookID: in.WebhookID, Enabled: in.Enabled, Removed: in.Removed, DisabledChannels: in.DisabledChannels,
-			Outside: version.Outside, Told: version.Told,
+			Outside: version.Outside, Told: version.Told, Signals: version.Signals != nil && version.Signals(in.configuration), Gone: in.Gone,
 		},
 		BotID: in.BotID, WebhookURL: s.webhookURL(in.WebhookID), Configuration: in.configuration, ConfigurationType: in.ConfigurationType,
 		CreatedAt: in.CreatedAt, UpdatedAt: in.UpdatedAt,

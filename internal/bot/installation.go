@@ -41,6 +41,7 @@ type installation struct {
 	Identifier        string
 	Status            string
 	StatusReason      string
+	Gone              bool // what it tells wants to be told no more
 	CreatedAt         api.Time
 	UpdatedAt         api.Time
 
@@ -70,6 +71,7 @@ func (in *installation) Columns() []sqldb.Column {
 		{Name: "identifier", Field: &in.Identifier},
 		{Name: "status", Field: &in.Status},
 		{Name: "status_reason", Field: &in.StatusReason},
+		{Name: "gone", Field: &in.Gone},
 		{Name: "registration_seq", Field: &in.RegistrationSeq},
 		{Name: "registration_attempts", Field: &in.RegistrationAttempts},
 		{Name: "register_every", Field: &in.RegisterEvery},
@@ -392,7 +394,7 @@ func (p *plan) write(tx *sqldb.Tx) (ended []string, err error) {
 func (in *installation) same(o *installation) bool {
 	return in.IntegrationID == o.IntegrationID && in.Version == o.Version && in.Enabled == o.Enabled && in.Removed == o.Removed &&
 		in.ConfigurationType == o.ConfigurationType && slices.Equal(in.DisabledChannels, o.DisabledChannels) &&
-		in.Status == o.Status && !in.call && slices.Equal(in.configuration, o.configuration)
+		in.Status == o.Status && in.Gone == o.Gone && !in.call && slices.Equal(in.configuration, o.configuration)
 }
 
 // show is the installation as the owner of the bot sees it.

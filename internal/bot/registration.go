@@ -43,6 +43,7 @@ func IsRegistration(lane string) bool { return strings.HasPrefix(lane, registrat
 // status until it has been.
 func (in *installation) settle(before *installation, told bool) {
 	was := before != nil && before.live()
+	in.Gone = false
 	switch {
 	case !told && in.live():
 		in.Status, in.StatusReason = registered, "" // nothing to tell
@@ -120,5 +121,19 @@ func (s Registrations) Done(tx *sqldb.Tx, w *delivery.Work, o delivery.Outcome) 
 	}
 	_, err := tx.Exec(`UPDATE installations SET status = $1, status_reason = $2, registration_attempts = $3
 		WHERE id = $4 AND registration_seq = $5 AND status = $6`, outcomes[from][o.Status], reason, int64(o.Attempts), w.Ref, w.Seq, from)
+	return err
+}
+
+// goneReason is what the owner of a bot reads where a webhook wants no more.
+const goneReason = "the webhook answered HTTP 410 Gone, so it is told nothing any more; set its URL again with updateBot to go on"
+
+// Gone notes that the place an installation tells of things wants to be told no
+// more. asOf is when it was looked up: a setup that is as new is not meant.
+func (s *Service) Gone(tx *sqldb.Tx, botID, installationID string, asOf int64) error {
+	n, err := tx.Exec("UPDATE installations SET status = $1, status_reason = $2, gone = TRUE WHERE id = $3 AND bot_id = $4 AND updated_at < $5 AND NOT gone AND enabled",
+		registrationFailed, goneReason, installationID, botID, asOf)
+	if err == nil && n > 0 {
+		s.announce(tx, botID, nil)
+	}
 	return err
 }

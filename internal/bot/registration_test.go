@@ -136,3 +136,63 @@ func TestBuiltInIntegrationsAreNotCalled(t *testing.T) {
 		}
 	})
 }
+
+// The place that an installation tells may want no more, until the installation
+// is set up anew.
+func TestGone(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		r := newRig(t, db, bus.NewLocal(), 0)
+		botID := r.make(t, `{}`)
+		r.put(t, botID, `{"integrations":{"chat":{"integrationId":"`+chat10+`","configuration":{"webhookUrl":"https://example.com"}}}}`).want(t, 200, `"registered"`)
+		shown := func() installed { return r.shown(t, botID).Integrations["chat"] }
+		find := func() *Installation {
+			b, err := r.Bot(t.Context(), botID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			in, _, err := r.Installation(t.Context(), b.Installations[0].ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return in
+		}
+		gone := func(botID string, asOf int64) {
+			t.Helper()
+			if err := db.Write(t.Context(), func(tx *sqldb.Tx) error { return r.Gone(tx, botID, find().ID, asOf) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if in := find(); !in.Signals || in.Gone {
+			t.Fatalf("a new installation is %+v", in.Installation)
+		}
+		setUp := int64(find().UpdatedAt)
+		gone(botID, setUp) // that was the setup before
+		gone("bot_other", setUp+1)
+		if in := shown(); in.Status != "registered" || find().Gone {
+			t.Errorf("gone before its time: %s %q", in.Status, in.StatusReason.Value)
+		}
+		r.clock.Add(1000)
+		gone(botID, setUp+1)
+		if in := shown(); in.Status != "registration_failed" || in.StatusReason.Value != goneReason || !find().Gone {
+			t.Errorf("when it is gone: %s %q", in.Status, in.StatusReason.Value)
+		}
+		r.put(t, botID, `{"name":"other"}`).want(t, 200, "registration_failed")
+		// The same URL again is an answer to the reason too.
+		for _, body := range []string{`{"configuration":{"webhookUrl":"https://example.com"}}`, `{"configuration":{"webhookUrl":"https://example.org"}}`} {
+			r.clock.Add(1000)
+			r.put(t, botID, `{"integrations":{"chat":`+body+`}}`).want(t, 200, `"registered"`)
+			if in := shown(); in.Status != "registered" || in.StatusReason.Value != "" || find().Gone {
+				t.Errorf("set up anew: %s %q", in.Status, in.StatusReason.Value)
+			}
+			r.clock.Add(1000)
+			gone(botID, r.clock.Load())
+		}
+		r.clock.Add(1000)
+		r.put(t, botID, `{"integrations":{"chat":{"enabled":false,"configuration":{}}}}`).want(t, 200, `"unregistered"`)
+		gone(botID, r.clock.Load()+1) // of a call that was on its way
+		if in := shown(); in.Status != "unregistered" || find().Gone || find().Signals {
+			t.Errorf("disabled: %s, %+v", in.Status, find().Installation)
+		}
+	})
+}

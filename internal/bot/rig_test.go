@@ -197,6 +197,10 @@ func (catalogue) Lookup(_ sqldb.Q, integrationID string) (*Integration, error) {
 			}
 			return nil
 		},
+		Signals: func(c api.Object) bool {
+			url, _ := c.Member("webhookUrl").Text()
+			return url != ""
+		},
 	}
 	switch integrationID {
 	case chat10:

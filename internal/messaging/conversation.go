@@ -2,6 +2,7 @@ package messaging
 
 import (
 	"parley/internal/api"
+	"parley/internal/auth"
 	"parley/internal/sqldb"
 	"parley/internal/tag"
 )
@@ -45,4 +46,5 @@ func (v *Conversation) As(c Caller) *Conversation {
 type head struct {
 	conversationID, botID, installationID string
 	seq, pos, lastAt                      int64
+	bot                                   *auth.Bot // as whoever locked it knows it
 }

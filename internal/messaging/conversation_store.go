@@ -212,7 +212,7 @@ func (s *Service) lock(tx *sqldb.Tx, c Caller, conversationID string, signals in
 // sequence on and the time of the newest message to now, or a millisecond after
 // the one before.
 func (s *Service) advance(tx *sqldb.Tx, c Caller, conversationID string, messages, signals int, now int64) (head, error) {
-	h := head{conversationID: conversationID, botID: c.Bot.ID}
+	h := head{conversationID: conversationID, botID: c.Bot.ID, bot: c.Bot}
 	rows, err := tx.Query(`UPDATE conversation_heads SET message_seq = message_seq + $3, signal_pos = signal_pos + $4,
 		last_at = CASE WHEN $3 = 0 THEN last_at WHEN last_at >= $5 THEN last_at + 1 ELSE $5 END
 		WHERE conversation_id = $1 AND bot_id = $2

@@ -95,6 +95,14 @@ type Config struct {
 	// Listeners is told of every signal after the commit that made it. It must
 	// not block. May be nil.
 	Listeners func(*Signal)
+	// Words puts a signal into the words in which an installation is told of it,
+	// nil for one of a kind it is not told of. c is the installation. May be nil if
+	// deliveries tell no installation of signals.
+	Words func(q sqldb.Q, c Caller, g *Signal) ([]byte, error)
+	// Gone takes part in the transaction that notes that the place which an
+	// installation tells of things wants to be told no more; asOf is when the
+	// installation was looked up, in milliseconds. May be nil.
+	Gone func(tx *sqldb.Tx, botID, installationID string, asOf int64) error
 	// Ended is told after the commit that a group of streams has lost its
 	// reason: "conv:ID", "user:ID" or "conv:ID:user:ID". May be nil.
 	Ended func(group string)
@@ -123,6 +131,12 @@ func New(c Config) (*Service, error) {
 	}
 	if c.Ended == nil {
 		c.Ended = func(string) {}
+	}
+	if c.Words == nil {
+		c.Words = func(sqldb.Q, Caller, *Signal) ([]byte, error) { return nil, nil }
+	}
+	if c.Gone == nil {
+		c.Gone = func(*sqldb.Tx, string, string, int64) error { return nil }
 	}
 	if c.DeliveryLog == 0 {
 		c.DeliveryLog = 7 * 24 * time.Hour

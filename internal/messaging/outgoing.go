@@ -24,6 +24,8 @@ const (
 	opMessageCreated      = "message_created"
 	opMessageUpdated      = "message_updated"
 	opConversationUpdated = "conversation_updated"
+	// opSignal hands an installation the words of a signal.
+	opSignal = "signal"
 )
 
 // InstallationEndpoint is the endpoint of an installation that is told. Its lanes
@@ -89,8 +91,14 @@ func (s *Service) send(tx *sqldb.Tx, c Caller, o *outgoing) error {
 	if in == nil || !in.Told || !in.Enabled || in.Removed {
 		return nil
 	}
+	o.BotID = c.Bot.ID
+	return s.enqueue(tx, o)
+}
+
+// enqueue puts o into the lane of its conversation.
+func (s *Service) enqueue(tx *sqldb.Tx, o *outgoing) error {
 	now := s.now()
-	o.ID, o.BotID, o.Status, o.CreatedAt = id.At("dlv", now), c.Bot.ID, Pending, now
+	o.ID, o.Status, o.CreatedAt = id.At("dlv", now), Pending, now
 	o.Lane = outgoingLaneOf(o.InstallationID, o.ConversationID)
 	var err error
 	if o.LaneSeq, err = s.Delivery.Enqueue(tx, delivery.Lane{Key: o.Lane, Endpoint: InstallationEndpoint(o.InstallationID)}); err != nil {
@@ -175,6 +183,7 @@ func (s Source) nextOutgoing(ctx context.Context, lane string, after int64) (*de
 // entryWork is the work of telling an installation what an entry of the outbox says.
 func (s *Service) entryWork(ctx context.Context, o *outgoing) (*delivery.Work, error) {
 	w := &delivery.Work{ID: o.ID, Seq: o.LaneSeq, Attempt: int(o.Attempts) + 1, Before: int(o.TriesBefore), CreatedAt: max(o.CreatedAt, o.PendingAt)}
+	asOf := s.now()
 	c, why, err := s.receiver(ctx, o)
 	var body []byte
 	if err == nil && why == "" {
@@ -187,11 +196,17 @@ func (s *Service) entryWork(ctx context.Context, o *outgoing) (*delivery.Work, e
 		w.Skip = &delivery.Outcome{Status: delivery.Ignored, Reason: why, Attempts: int(o.Attempts)}
 		return w, nil
 	}
-	w.Webhook = !c.Installation.Outside
+	w.Webhook, w.Ref = !c.Installation.Outside, toldOf{o.BotID, o.InstallationID, asOf}
 	w.Operation = endpoint.Operation{
 		Name: o.Operation, Body: body, Subject: o.ID, Header: http.Header{"X-Parley-Attempt": {strconv.Itoa(w.Attempt)}},
 	}
 	return w, nil
+}
+
+// toldOf is whom work from the outbox goes to, and when that was looked up.
+type toldOf struct {
+	botID, installationID string
+	asOf                  int64
 }
 
 // receiver is the installation that is to be told, or why it is told nothing any more.
@@ -202,6 +217,10 @@ func (s *Service) receiver(ctx context.Context, o *outgoing) (c Caller, why stri
 		return c, "the bot has been deleted", nil
 	case err == nil && (!c.Installation.Enabled || c.Installation.Removed):
 		return c, "the integration is disabled or no longer installed", nil
+	case err == nil && c.Installation.Gone:
+		return c, "the webhook of the integration is gone (410); set its URL again with updateBot", nil
+	case err == nil && o.Operation == opSignal && !c.Installation.Signals:
+		return c, "the integration has no webhook any more", nil
 	}
 	return c, "", err
 }
@@ -209,6 +228,9 @@ func (s *Service) receiver(ctx context.Context, o *outgoing) (c Caller, why stri
 // outgoingBody puts together what an installation is told, or says why there is
 // nothing to tell any more.
 func (s *Service) outgoingBody(ctx context.Context, c Caller, o *outgoing) (body []byte, why string, err error) {
+	if o.Operation == opSignal {
+		return o.Payload, "", nil // also of what has been deleted since
+	}
 	v, err := s.cachedConversation(ctx, c, o.ConversationID)
 	if err != nil || v == nil {
 		return nil, "the conversation has been deleted", err
@@ -250,6 +272,11 @@ func (s *Service) outgoingBody(ctx context.Context, c Caller, o *outgoing) (body
 // doneOutgoing is Done for work from the outbox. What is over stays for the log
 // of deliveries.
 func (s Source) doneOutgoing(tx *sqldb.Tx, w *delivery.Work, o delivery.Outcome) error {
+	if to, ok := w.Ref.(toldOf); ok && o.Gone {
+		if err := s.Gone(tx, to.botID, to.installationID, to.asOf); err != nil {
+			return err
+		}
+	}
 	var doneAt int64
 	if o.Status != delivery.Pending {
 		doneAt = s.now()

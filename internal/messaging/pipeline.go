@@ -21,7 +21,8 @@ import (
 //	lane, event the outbox entry to the bot, for incoming messages; for outgoing
 //	            ones that to an installation that runs outside Parley
 //	streams     the one that the message of the bot ends
-//	after the commit: listeners, lane worker
+//	signal      for an installation that deliveries tell of signals
+//	after the commit: listeners, lane workers
 
 // NewMessage is what a message is made of.
 type NewMessage struct {
@@ -120,10 +121,7 @@ func (s *Service) AddMessage(tx *sqldb.Tx, c Caller, in NewMessage) (*Message, e
 			return nil, err
 		}
 	}
-	tx.AfterCommit(func() {
-		s.Listeners(&Signal{ConversationID: m.ConversationID, InstallationID: m.InstallationID, BotID: m.BotID, Pos: m.Pos, Type: MessageCreated, At: m.CreatedAt, Message: m})
-	})
-	return m, nil
+	return m, s.publish(tx, c.Bot, &Signal{ConversationID: m.ConversationID, InstallationID: m.InstallationID, BotID: m.BotID, Pos: m.Pos, Type: MessageCreated, At: m.CreatedAt, Message: m})
 }
 
 // direction of the messages a caller makes.

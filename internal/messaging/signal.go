@@ -8,6 +8,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"parley/internal/api"
+	"parley/internal/auth"
 	"parley/internal/sqldb"
 )
 
@@ -92,7 +93,7 @@ func (g *Signal) StreamData() (d StreamData, err error) {
 }
 
 // signal writes a signal other than message_created under a locked head that
-// has been moved on for it, and tells the listeners after the commit.
+// has been moved on for it, and publishes it.
 func (s *Service) signal(tx *sqldb.Tx, h head, typ string, data any) error {
 	return s.signalStream(tx, h, "", typ, data, nil)
 }
@@ -109,8 +110,33 @@ func (s *Service) signalStream(tx *sqldb.Tx, h head, stream, typ string, data an
 		h.conversationID, h.pos, typ, string(b), int64(g.At), stream); err != nil {
 		return err
 	}
+	return s.publish(tx, h.bot, g)
+}
+
+// publish tells of a signal: the installation of its conversation in this
+// transaction, if deliveries tell it of signals, and the listeners after it.
+func (s *Service) publish(tx *sqldb.Tx, b *auth.Bot, g *Signal) error {
+	if in := installation(b, g.InstallationID); in != nil && in.Signals && in.Enabled && !in.Removed {
+		text, err := s.Words(tx, Caller{Bot: b, Installation: in, Rules: &Rules{}}, g)
+		if err != nil {
+			return err
+		}
+		if text != nil {
+			if err := s.enqueue(tx, &outgoing{Operation: opSignal, Payload: text, BotID: b.ID, InstallationID: in.ID, ConversationID: g.ConversationID, MessageID: g.messageID()}); err != nil {
+				return err
+			}
+		}
+	}
 	tx.AfterCommit(func() { s.Listeners(g) })
 	return nil
+}
+
+// messageID is that of the message a signal brings, "" if it brings none.
+func (g *Signal) messageID() string {
+	if g.Message == nil {
+		return ""
+	}
+	return g.Message.ID
 }
 
 // SignalEvent signals that an event was created in a conversation.

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"parley/internal/api"
-	"parley/internal/auth"
 	"parley/internal/fault"
 	"parley/internal/sqldb"
 )
@@ -283,26 +282,43 @@ func (s *Service) AbortStream(tx *sqldb.Tx, c Caller, conversationID, streamID s
 	return s.signalStream(tx, h, "", MessageStreamAbort, StreamData{StreamID: streamID}, nil)
 }
 
-// sweepStreams removes a chunk of what streams leave behind, and aborts those
-// whose bots have fallen silent.
-func (s *Service) sweepStreams(tx *sqldb.Tx) (int64, error) {
-	now := s.now()
-	silent, err := sqldb.Select[stream](tx, "streams", "WHERE state = 'open' AND updated_at < $1 ORDER BY updated_at LIMIT $2", now-streamIdle.Milliseconds(), chunk/10)
+// abortSilent aborts a chunk of the streams whose bots have fallen silent, and
+// reports whether there were any.
+func (s *Service) abortSilent(ctx context.Context) (bool, error) {
+	before := s.now() - streamIdle.Milliseconds()
+	silent, err := sqldb.Select[stream](s.DB.Reader(ctx), "streams", "WHERE state = 'open' AND updated_at < $1 ORDER BY updated_at LIMIT $2", before, chunk/10)
 	if err != nil {
-		return 0, err
+		return false, err
 	}
 	for _, v := range silent {
-		err := s.AbortStream(tx, Caller{Bot: &auth.Bot{ID: v.BotID}}, v.ConversationID, v.ID)
-		if fault.Is(err, fault.ReferenceNotFound) {
-			_, err = tx.Exec("DELETE FROM streams WHERE conversation_id = $1 AND id = $2", v.ConversationID, v.ID)
+		c, err := s.CallerFor(ctx, v.BotID, "")
+		gone := fault.Is(err, fault.Forbidden)
+		if err != nil && !gone {
+			return true, err
 		}
+		err = s.DB.Write(ctx, func(tx *sqldb.Tx) error {
+			silent, err := sqldb.Scalar[int64](tx, "SELECT count(*) FROM streams WHERE conversation_id = $1 AND id = $2 AND state = 'open' AND updated_at < $3", v.ConversationID, v.ID, before)
+			if err != nil || silent == 0 {
+				return err
+			}
+			if !gone {
+				err = s.AbortStream(tx, c, v.ConversationID, v.ID)
+			}
+			if gone || fault.Is(err, fault.ReferenceNotFound) {
+				_, err = tx.Exec("DELETE FROM streams WHERE conversation_id = $1 AND id = $2", v.ConversationID, v.ID)
+			}
+			return err
+		})
 		if err != nil {
-			return 0, err
+			return true, err
 		}
 	}
-	if len(silent) > 0 {
-		return int64(len(silent)), nil
-	}
+	return len(silent) > 0, nil
+}
+
+// sweepStreams removes a chunk of what streams leave behind.
+func (s *Service) sweepStreams(tx *sqldb.Tx) (int64, error) {
+	now := s.now()
 	for _, one := range []struct {
 		text string
 		arg  int64

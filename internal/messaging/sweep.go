@@ -71,6 +71,9 @@ func (s *Service) Run(ctx context.Context) error {
 
 // Sweep removes one chunk of what is to go and reports whether there is more.
 func (s *Service) Sweep(ctx context.Context) (more bool, err error) {
+	if aborted, err := s.abortSilent(ctx); aborted || err != nil {
+		return aborted, err
+	}
 	var stone struct{ kind, id, botID string }
 	rows, err := s.DB.Reader(ctx).Query("SELECT kind, id, bot_id FROM tombstones ORDER BY created_at LIMIT 1")
 	if err != nil {

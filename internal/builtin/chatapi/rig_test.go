@@ -53,7 +53,8 @@ type rig struct {
 
 	mu      sync.Mutex
 	reply   func(event map[string]any) // the bots' program, nil = they keep silent
-	arrived chan map[string]any        // what reached the bots
+	hook    func(op endpoint.Operation) endpoint.Answer
+	arrived chan map[string]any // what reached the bots
 }
 
 // town stands for the modules that know bots and installations.
@@ -180,6 +181,7 @@ func newRig(t testing.TB, db *sqldb.DB) *rig {
 	r.msg = must(messaging.New(messaging.Config{
 		DB: db, Directory: r.town, Delivery: r.engine, Actions: r,
 		Listeners: func(g *messaging.Signal) { r.chat.Notify(g) }, Ended: r.hub.End, Now: r.clock.now,
+		Words: func(q sqldb.Q, c messaging.Caller, g *messaging.Signal) ([]byte, error) { return r.chat.Words(q, c, g) },
 	}))
 	r.chat = must(New(Config{
 		DB: db, Messaging: r.msg, Installations: r.town, Box: must(auth.NewBox(bytes.Repeat([]byte{7}, 32))), Hub: r.hub, Now: r.clock.now, Log: slog.New(slog.DiscardHandler),
@@ -246,8 +248,12 @@ func (r *rig) Act(ctx context.Context, botID string, in *auth.Installation, acti
 	return r.chat.Act(ctx, botID, in.ID, action, input)
 }
 
-// Invoke implements delivery.Invoker: it is the bots.
-func (r *rig) Invoke(_ context.Context, _ string, op endpoint.Operation) (endpoint.Answer, error) {
+// Invoke implements delivery.Invoker: it is the bots, and the webhooks of
+// installations.
+func (r *rig) Invoke(_ context.Context, endpointID string, op endpoint.Operation) (endpoint.Answer, error) {
+	if strings.HasPrefix(endpointID, "inst:") {
+		return r.hook(op), nil
+	}
 	var body struct {
 		Event map[string]any `json:"event"`
 	}

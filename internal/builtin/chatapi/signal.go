@@ -63,9 +63,9 @@ type abortSignal struct {
 	ConversationID string `json:"conversationId"`
 }
 
-// encode makes the text of a signal; nil is for one of a kind that chat
-// clients are not told of.
-func (s *Service) encode(q sqldb.Q, c messaging.Caller, g *messaging.Signal) ([]byte, error) {
+// Words puts a signal into the words of the Chat API; nil is for one of a kind
+// that chat clients are not told of.
+func (s *Service) Words(q sqldb.Q, c messaging.Caller, g *messaging.Signal) ([]byte, error) {
 	data, err := s.signalData(q, c, g)
 	if err != nil || data == nil {
 		return nil, err
@@ -155,7 +155,7 @@ func (s *Service) Notify(g *messaging.Signal) {
 		if err != nil {
 			return nil
 		}
-		text, err := s.encode(s.DB.Reader(ctx), c, g)
+		text, err := s.Words(s.DB.Reader(ctx), c, g)
 		if err != nil {
 			s.Log.Warn("encode signal", "conversation", g.ConversationID, "pos", g.Pos, "err", err)
 		}
@@ -195,7 +195,7 @@ func (l Log) Read(ctx context.Context, topic string, after int64, limit int) ([]
 	}
 	out := make([]realtime.Signal, 0, len(signals))
 	for _, g := range signals {
-		text, err := l.encode(q, c, g)
+		text, err := l.Words(q, c, g)
 		if err != nil {
 			return nil, upTo, err
 		}
