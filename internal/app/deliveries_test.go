@@ -343,7 +343,25 @@ func TestTheRequestOfADelivery(t *testing.T) {
 	if r := shown(credentials.BotID, "kind=webhook"); r.URL != there.URL+"/replies" || r.Headers["x-secret-key"] != "***" || r.Body["conversationId"] != "c" || r.Body["type"] != "text" {
 		t.Errorf("to a webhook: %+v", r)
 	}
-	if n := len(calls.take()); n != 2 {
-		t.Errorf("%d messages were told to a bot and an integration, want 2: to show them makes no call", n)
+	sink := newSink(t)
+	if code, text := s.hook(at, sink.URL+"/hook/", ""); code != 200 {
+		t.Fatalf("updateBot answers %d %s", code, text)
+	}
+	s.idle()
+	s.visit(s.door(at)).say("hello")
+	if r := shown(at, "kind=webhook"); r.URL != sink.URL+"/hook/" || r.Body["type"] == nil {
+		t.Errorf("to the webhook of a chat: %+v", r)
+	}
+	sink.answers(410)
+	s.visit(s.door(at)).say("anybody?")
+	s.idle()
+	var refused struct{ Type, Message string }
+	var list struct{ Deliveries []struct{ ID string } }
+	s.call("GET", "/v1/parley/deliveries?kind=webhook&botId="+at, s.as(""), nil, &list)
+	if code := s.call("POST", "/v1/parley/deliveries/"+list.Deliveries[0].ID+"/replay?botId="+at, s.as(""), nil, &refused); code != 400 || refused.Type != "InvalidPayload" || !strings.Contains(refused.Message, "gone (410); set its URL again") {
+		t.Errorf("once the webhook is gone a replay answers %d %+v", code, refused)
+	}
+	if n := len(calls.take()); n != 4 {
+		t.Errorf("%d messages were told to a bot and an integration, want 4: to show them makes no call", n)
 	}
 }

@@ -83,14 +83,11 @@ func (c Caller) unwanted(d *Delivery) string {
 		}
 		return ""
 	}
-	in := installation(c.Bot, d.InstallationID)
-	switch {
-	case in == nil || in.Removed:
-		return fmt.Sprintf("installation %s is not in the bot any more", d.InstallationID)
-	case !in.Enabled:
-		return fmt.Sprintf("installation %s (%s) is disabled; updateBot enables it", in.ID, in.Alias)
+	why := deaf(installation(c.Bot, d.InstallationID), d.Operation)
+	if why != "" {
+		why = fmt.Sprintf("installation %s (%s): %s", d.InstallationID, d.Integration, why)
 	}
-	return ""
+	return why
 }
 
 type replayDeliveriesInput struct {

@@ -650,8 +650,9 @@ func TestWhatNobodyWantsIsNotReplayed(t *testing.T) {
 			delivery   string
 			says, left string
 		}{
-			"a disabled installation": {func() { r.outside(func(in *auth.Installation, _ *Rules) { in.Enabled = false }) }, out, hookA + " (acme/hooky) is disabled", "is disabled"},
-			"a removed installation":  {func() { r.outside(func(in *auth.Installation, _ *Rules) { in.Removed = true }) }, out, "installation " + hookA + " is not in the bot any more", "not in the bot"},
+			"a disabled installation":   {func() { r.outside(func(in *auth.Installation, _ *Rules) { in.Enabled = false }) }, out, "installation " + hookA + " (acme/hooky): the integration is disabled", "the integration is disabled"},
+			"a removed installation":    {func() { r.outside(func(in *auth.Installation, _ *Rules) { in.Removed = true }) }, out, "no longer installed", "no longer installed"},
+			"one whose webhook is gone": {func() { r.outside(func(in *auth.Installation, _ *Rules) { in.Gone = true }) }, out, "is gone (410); set its URL again with updateBot", "is gone (410)"},
 			"an event it does not subscribe to": {func() {
 				r.town.mu.Lock()
 				defer r.town.mu.Unlock()
@@ -676,7 +677,7 @@ func TestWhatNobodyWantsIsNotReplayed(t *testing.T) {
 			if got := r.shown(c.delivery)["status"]; got != "processed" {
 				r.Errorf("%s: the delivery is %v", name, got)
 			}
-			r.outside(func(in *auth.Installation, _ *Rules) { in.Enabled, in.Removed = true, false })
+			r.outside(func(in *auth.Installation, _ *Rules) { in.Enabled, in.Removed, in.Gone = true, false, false })
 		}
 	})
 }

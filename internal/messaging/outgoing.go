@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"parley/internal/api"
+	"parley/internal/auth"
 	"parley/internal/delivery"
 	"parley/internal/endpoint"
 	"parley/internal/fault"
@@ -215,14 +216,23 @@ func (s *Service) receiver(ctx context.Context, o *outgoing) (c Caller, why stri
 	switch {
 	case fault.Is(err, fault.Forbidden):
 		return c, "the bot has been deleted", nil
-	case err == nil && (!c.Installation.Enabled || c.Installation.Removed):
-		return c, "the integration is disabled or no longer installed", nil
-	case err == nil && c.Installation.Gone:
-		return c, "the webhook of the integration is gone (410); set its URL again with updateBot", nil
-	case err == nil && o.Operation == opSignal && !c.Installation.Signals:
-		return c, "the integration has no webhook any more", nil
+	case err != nil:
+		return c, "", err
 	}
-	return c, "", err
+	return c, deaf(c.Installation, o.Operation), nil
+}
+
+// deaf says why an installation is not told of an operation, "" if it is.
+func deaf(in *auth.Installation, operation string) string {
+	switch {
+	case in == nil || !in.Enabled || in.Removed:
+		return "the integration is disabled or no longer installed"
+	case in.Gone:
+		return "the webhook of the integration is gone (410); set its URL again with updateBot"
+	case operation == opSignal && !in.Signals:
+		return "the integration has no webhook any more"
+	}
+	return ""
 }
 
 // outgoingBody puts together what an installation is told, or says why there is
