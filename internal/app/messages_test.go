@@ -13,25 +13,30 @@ import (
 	"time"
 
 	"parley/internal/auth"
+	"parley/internal/signing"
 	"parley/internal/sqldb"
 	"parley/internal/workspace"
 )
 
-// replies is a response endpoint: it keeps what it gets.
+// replies is a response endpoint: it keeps what it gets, and asks those whom it
+// does not serve to come back in an hour.
 type replies struct {
 	*httptest.Server
-	got chan map[string]any
+	got    chan map[string]any
+	signed chan func(secrets ...auth.Secret) error // verifies the signature of what it got
 }
 
 func newReplies(t *testing.T, status int) *replies {
 	t.Helper()
-	s := &replies{got: make(chan map[string]any, 100)}
+	s := &replies{got: make(chan map[string]any, 100), signed: make(chan func(...auth.Secret) error, 100)}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		text, _ := io.ReadAll(r.Body)
 		var body map[string]any
 		_ = json.Unmarshal(text, &body)
+		w.Header().Set("Retry-After", "3600")
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, "thanks")
+		s.signed <- func(secrets ...auth.Secret) error { return signing.Verify(r.Header, text, time.Now(), secrets...) }
 		s.got <- body
 	}))
 	t.Cleanup(s.Close)
@@ -223,6 +228,42 @@ func TestANewResponseEndpointGetsWhatWaited(t *testing.T) {
 				t.Errorf("the new endpoint got %v", got)
 			}
 		})
+	}
+}
+
+// The response endpoint can tell who its requests come from.
+func TestWhatTheResponseEndpointGetsIsSigned(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	c, err := ReadCredentials(s.cfg.Data)
+	must(t, err)
+	var of struct {
+		Bot struct{ SigningSecret string }
+	}
+	s.call("GET", "/v1/admin/bots/"+c.BotID, s.as(""), nil, &of)
+	sink := newReplies(t, 200)
+	for i, secret := range []string{"", "whsec_c2VjcmV0", "plain"} {
+		code, text := s.setUp(c.BotID, map[string]any{"configuration": map[string]string{"responseEndpointUrl": sink.URL, "webhookSecret": secret}})
+		if code != 200 {
+			t.Fatalf("updateBot answers %d %s", code, text)
+		}
+		want := auth.Secret(secret)
+		if secret == "" {
+			want = auth.Secret(of.Bot.SigningSecret)
+		}
+		if code, text := s.raw("POST", "/"+s.messagingOf(c.BotID).WebhookID, s.bearer(c.Token), bring(fmt.Sprint(i))); code != 200 {
+			t.Fatalf("the door answers %d %s", code, text)
+		}
+		for range 2 { // the probe and the reply
+			sink.next(t)
+			verify := <-sink.signed
+			if err := verify(want); err != nil {
+				t.Errorf("with %q: %v", secret, err)
+			}
+			if verify("another") == nil {
+				t.Errorf("with %q any secret verifies", secret)
+			}
+		}
 	}
 }
 

@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 
 	"parley/internal/api"
 	"parley/internal/endpoint"
-	"parley/internal/fault"
-	"parley/internal/signing"
 )
 
 // Name is what the integration is called.
@@ -36,9 +33,6 @@ func WebhookOf(configuration api.Object) Webhook {
 	return w
 }
 
-// maxSecret is how long a webhookSecret may be: it is a header.
-const maxSecret = 1000
-
 // CheckConfiguration refuses a configuration that fits the schema of the
 // integration and names a webhook that cannot be called. It asks no name server.
 func CheckConfiguration(client endpoint.Client, configuration api.Object) error {
@@ -46,10 +40,7 @@ func CheckConfiguration(client endpoint.Client, configuration api.Object) error 
 	if err := endpoint.CheckWebhook(client, "configuration.webhookUrl", w.URL); err != nil {
 		return err
 	}
-	if len(w.Secret) > maxSecret || strings.Trim(w.Secret, " ") != w.Secret || strings.IndexFunc(w.Secret, func(r rune) bool { return r < ' ' || r > '~' }) >= 0 {
-		return fault.InvalidPayload.New("configuration.webhookSecret is sent in a header, so it must have at most %d printable ASCII characters and no space around them", maxSecret)
-	}
-	return nil
+	return endpoint.CheckSecret("configuration.webhookSecret", w.Secret)
 }
 
 var errNoWebhook = &endpoint.Error{Class: endpoint.Ignored, Err: errors.New("the installation has no webhook any more; set webhookUrl in its configuration")}
@@ -63,15 +54,7 @@ func (w Webhook) Endpoint(client endpoint.Client) endpoint.Endpoint {
 		case w.URL == "":
 			return endpoint.Answer{}, errNoWebhook
 		}
-		if secrets := signing.Split(w.Secret); len(secrets) > 0 {
-			h := op.Header.Clone()
-			if h == nil {
-				h = http.Header{}
-			}
-			h["X-Secret-Key"] = []string{string(secrets[0])}
-			op.Header = h
-		}
-		return endpoint.NewWebhook(withSlash(w.URL), client).Invoke(ctx, op)
+		return endpoint.NewWebhook(withSlash(w.URL), client).Invoke(ctx, op.WithSecret(w.Secret))
 	})
 }
 
