@@ -95,7 +95,7 @@ Start with "parley dev": it prints everything you need to paste.`,
 		cmds []*cobra.Command
 	}{
 		{"server", []*cobra.Command{p.dev(), p.serve()}},
-		{"use", []*cobra.Command{p.env(), p.chat()}},
+		{"use", []*cobra.Command{p.env(), p.chat(), p.listen()}},
 		{"keep", []*cobra.Command{p.deliveries(), p.token(), p.secret(), p.backup(), p.ops(), p.version()}},
 	} {
 		for _, c := range g.cmds {

@@ -194,12 +194,9 @@ func TestHowATalkCanEnd(t *testing.T) {
 		{"a bot that says nothing", []string{"--bot", answer(200, `{}`)}, 4, "said nothing"},
 		{"a bot that never answers", []string{"--bot", newBotAt(t, e, "http://"+gone.Addr().String()), "--timeout", "300ms"}, 4, "did not answer within 300ms"},
 		{"a bot that does not exist", []string{"--bot", "bot_01M7WG5B4NG636278DN5Q0FC0Z"}, 1, "doesn't exist"},
-		{"no text", nil, 2, "takes one text"},
+		{"two texts", []string{"hello"}, 2, "takes one text"},
 	} {
-		args := append([]string{"chat", "--data", data}, one.args...)
-		if one.args != nil {
-			args = append(args, "hello")
-		}
+		args := append(append([]string{"chat", "--data", data}, one.args...), "hello")
 		if r := c.run(args...); r.status != one.status || !strings.Contains(r.err, one.says) {
 			t.Errorf("%s: status %d, %q, want %d and %q", one.what, r.status, r.err, one.status, one.says)
 		}
