@@ -7,7 +7,7 @@ import { mkdirSync, openSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { StringDecoder } from 'node:string_decoder'
 import { gunzipSync } from 'node:zlib'
-import { answerProblems, errorProblems, find, signalProblems } from './spec.mjs'
+import { answerProblems, errorProblems, find, signalProblems, waitedProblems } from './spec.mjs'
 
 const base = new URL(JSON.parse(process.env.PARLEY_ENV ?? '{}').BP_API_URL ?? 'http://127.0.0.1:1')
 const dir = process.env.PARLEY_RECORD_DIR
@@ -91,7 +91,8 @@ function bodyProblems(request, op, answer, bytes) {
   }
   if (!/^application\/json\b/.test(headers['content-type'] ?? '')) return [`content-type is ${headers['content-type']}`]
   if (op) note({ op: `${op.family} ${op.name}`, client, status })
-  return status < 400 ? answerProblems(op, status, body) : errorProblems(status, body)
+  if (status >= 400) return errorProblems(status, body)
+  return new URL(request.path, base).searchParams.has('wait') ? waitedProblems(op, status, body) : answerProblems(op, status, body)
 }
 
 // Signals carry the position to resume from as their id; a ping has none, or it would be taken for one.

@@ -184,6 +184,16 @@ export function answerProblems(op, status, body) {
   return wrong.concat(problems(validator(`${op.family} ${op.name}`, () => responseSchema(op)), body))
 }
 
+// waitedProblems lists what is wrong with the answer to one who waits (?wait=): beside what is published it holds the replies,
+// each as getMessage shows it, and whether there are more to come.
+export function waitedProblems(op, status, { replies, finished, ...body }) {
+  const wrong = answerProblems(op, status, body)
+  if (typeof finished !== 'boolean') wrong.push(`finished is ${finished}`)
+  if (!Array.isArray(replies)) return [...wrong, `replies are ${replies}`]
+  const shown = operations.find((o) => o.family === op.family && o.name === 'getMessage')
+  return wrong.concat(...replies.map((message) => answerProblems(shown, shown.status, { message })))
+}
+
 // errorProblems lists what is wrong with an error answer.
 export function errorProblems(status, body) {
   const wrong = problems(validator('error', () => errorBody), body)
