@@ -266,7 +266,7 @@ test('the list of operations is the published one', async () => {
       assert.deepEqual([o.method, o.path, o.status], [theirs?.method.toUpperCase(), theirs?.path, theirs?.response.status ?? 200], o.name)
     }
   }
-  assert.equal(operations.length, 219)
+  assert.equal(operations.filter((o) => o.family !== 'parley').length, 219)
 })
 
 test('every error type has its class in the official client', async () => {
