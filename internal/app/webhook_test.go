@@ -2,6 +2,7 @@ package app
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -87,20 +88,28 @@ func (v *visitor) signals(n int) []string {
 	req, err := http.NewRequestWithContext(v.t.Context(), "GET", v.URL()+v.path+"/conversations/"+v.conversation+"/listen?after=0", nil)
 	must(v.t, err)
 	req.Header.Set("x-user-key", v.header["x-user-key"])
-	resp, err := http.DefaultClient.Do(req)
-	must(v.t, err)
+	return listened(v.t, req, n)
+}
+
+// listened opens a stream and returns the first n signals.
+func listened(t *testing.T, req *http.Request, n int) []string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(req.Context(), time.Minute)
+	defer cancel()
+	resp, err := http.DefaultClient.Do(req.WithContext(ctx))
+	must(t, err)
 	defer resp.Body.Close()
 	var all []string
 	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
+	for len(all) < n && lines.Scan() {
 		if text, ok := strings.CutPrefix(lines.Text(), "data: "); ok && text != "ping" {
-			if all = append(all, text); len(all) == n {
-				return all
-			}
+			all = append(all, text)
 		}
 	}
-	v.t.Fatalf("the stream ended after %d signals, want %d", len(all), n)
-	return nil
+	if len(all) < n {
+		t.Fatalf("the stream ended after %d signals, want %d: %v", len(all), n, lines.Err())
+	}
+	return all
 }
 
 // until waits for what the server does by itself.
