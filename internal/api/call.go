@@ -37,8 +37,9 @@ type call struct {
 	params    []string // decoded values, in the order of rctx.URLParams.Keys
 	requestID []string
 	principal auth.Principal
-	key       *once.Key // nil without an idempotency key
-	flight    string    // entry in api.flights to remove
+	key       *once.Key     // nil without an idempotency key
+	flight    string        // entry in api.flights to remove
+	waited    time.Duration // because the client wanted to
 
 	status  int // 0 = nothing written yet
 	written int64
@@ -113,7 +114,7 @@ func (c *call) end() {
 		c.api.flights.land(c.flight)
 	}
 	took := c.api.Now().Sub(c.start)
-	c.count(took)
+	c.count(took - c.waited)
 	c.trace(took)
 	c.release()
 	if p != nil {

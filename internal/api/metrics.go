@@ -30,7 +30,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "parley_http_requests_total", Help: "Requests answered, by operation and class of status.",
 		}, append(labels, "status")),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "parley_http_request_seconds", Help: "Time from a request's arrival to its answer.",
+			Name: "parley_http_request_seconds", Help: "Time from a request's arrival to its answer, without what its client waits for with ?wait.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 5, 30},
 		}, labels),
 		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{

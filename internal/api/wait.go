@@ -83,7 +83,9 @@ func HandleWait[In waiter, Out any](operationID, route string, access auth.Class
 			return nil, err
 		}
 		c.letTwinsIn()
+		begun := c.api.Now()
 		wait(ctx, out.(*Out), d)
+		c.waited = c.api.Now().Sub(begun)
 		return out, nil
 	}
 	return o

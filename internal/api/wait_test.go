@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"parley/internal/api"
 	"parley/internal/auth"
 	"parley/internal/fault"
@@ -147,6 +149,36 @@ func TestTwinsWaitTogether(t *testing.T) {
 			t.Errorf("%d effects", w.count("send"))
 		}
 	})
+}
+
+// How long somebody wants to wait says nothing about the server.
+func TestAWaitIsNotTheTimeOfARequest(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	reg := prometheus.NewRegistry()
+	w := newWorld(t)
+	w.API = api.New(api.Config{Name: "post", Admit: admit, Metrics: reg, Now: func() time.Time { return now }, Ops: []api.Op{
+		api.HandleWait("send", "POST /send", auth.Runtime, func(context.Context, sendInput) (sent, error) {
+			now = now.Add(time.Second)
+			return sent{}, nil
+		}, func(_ context.Context, _ *sent, d time.Duration) { now = now.Add(d) }),
+	}})
+	if rec := w.ask("POST", "/send?wait=30", `{"text":"a"}`); rec.Code != 200 {
+		t.Fatalf("got %d %s", rec.Code, rec.Body)
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "parley_http_request_seconds" {
+			if got := f.GetMetric()[0].GetHistogram().GetSampleSum(); got != 1 {
+				t.Errorf("the request counts as %v seconds, want 1", got)
+			}
+			return
+		}
+	}
+	t.Error("the request is not counted")
 }
 
 func TestTheDocumentSaysHowToWait(t *testing.T) {
