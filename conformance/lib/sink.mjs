@@ -2,7 +2,7 @@
 import http from 'node:http'
 import { mailbox } from './parley.mjs'
 
-// sink answers each request with the status that answer gives for it, 200 by default.
+// sink answers each request with the status that answer gives for it, 200 by default, or with {status, body}.
 export async function sink(answer = () => 200) {
   const box = mailbox()
   const server = http.createServer((request, response) => {
@@ -11,7 +11,9 @@ export async function sink(answer = () => 200) {
     request.on('end', () => {
       const text = Buffer.concat(chunks).toString('utf8')
       const got = { method: request.method, path: request.url, headers: request.headers, text, body: JSON.parse(text) }
-      response.writeHead(answer(got)).end()
+      const given = answer(got)
+      const { status, body } = typeof given === 'number' ? { status: given } : given
+      response.writeHead(status).end(body && JSON.stringify(body))
       box.put(got)
     })
   })

@@ -181,6 +181,7 @@ function responseSchema({ family, name }) {
 // answerProblems lists what is wrong with a successful answer of op; none when it is as published.
 export function answerProblems(op, status, body) {
   const wrong = status === op.status ? [] : [`status ${status}, published ${op.status}`]
+  if (op.family === 'parley') return wrong // what no API publishes
   return wrong.concat(problems(validator(`${op.family} ${op.name}`, () => responseSchema(op)), body))
 }
 
