@@ -138,7 +138,7 @@
 // Row locks are taken in the order lane → event → attempt → breaker, by
 // producers too; a producer of several lanes takes them in the order of their
 // keys. Claims, renewals and wake-ups, which are for many lanes, skip locked
-// rows. Writes of outcomes that share a commit hold only lanes of their node.
+// rows. Writes of outcomes that share a commit take lanes in that order, too.
 // What is left, two nodes that write to the same two breakers, is a deadlock
 // that the database resolves and sqldb runs again.
 //

@@ -27,7 +27,7 @@ type pass struct {
 // with the last of its outcomes.
 func (e *Engine) save(l *lane) {
 	var p pass
-	e.DB.WriteSoon(
+	e.DB.WriteSoonRanked(l.key,
 		func(tx *sqldb.Tx) error {
 			p = e.found(l)
 			return e.write(tx, &p)

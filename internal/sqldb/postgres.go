@@ -279,8 +279,8 @@ func pgError(err error) error {
 
 func pgUnique(err error) bool { return pgCode(err) == "23505" }
 
-func (p *postgres) writeSoon(fn func(tx *Tx) error, done func(error)) {
-	o := &write{fn: fn, tell: done}
+func (p *postgres) writeSoon(rank string, fn func(tx *Tx) error, done func(error)) {
+	o := &write{fn: fn, tell: done, rank: rank}
 	if err := p.soon.add(o); err != nil {
 		o.err = err
 		o.finish()

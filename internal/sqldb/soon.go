@@ -3,6 +3,8 @@ package sqldb
 import (
 	"log/slog"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -112,6 +114,7 @@ func (f *flusher) next() []*write {
 		f.timer.Stop()
 	}
 	f.room.Broadcast()
+	slices.SortStableFunc(batch, func(a, b *write) int { return strings.Compare(a.rank, b.rank) })
 	return batch
 }
 

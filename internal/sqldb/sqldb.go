@@ -94,7 +94,7 @@ type DB struct {
 type engine interface {
 	reader(ctx context.Context) Q
 	write(ctx context.Context, fn func(tx *Tx) error) error
-	writeSoon(fn func(tx *Tx) error, done func(error))
+	writeSoon(rank string, fn func(tx *Tx) error, done func(error))
 	// migrating runs fn while no other node migrates; inTx runs a transaction that may take long.
 	migrating(ctx context.Context, fn func(inTx func(func(tx *Tx) error) error) error) error
 	backup(ctx context.Context, file string) error
@@ -177,7 +177,15 @@ func (db *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
 // order closures run is not said. WriteSoon itself waits while thousands are
 // before it.
 func (db *DB) WriteSoon(fn func(tx *Tx) error, done func(error)) {
-	db.engine.writeSoon(fn, done)
+	db.engine.writeSoon("", fn, done)
+}
+
+// WriteSoonRanked is WriteSoon for closures that each lock a row which others
+// lock too, several at a time: those that share a transaction on PostgreSQL run
+// in the order of their ranks. Whoever locks the rows in that order, too, never
+// meets them in a deadlock.
+func (db *DB) WriteSoonRanked(rank string, fn func(tx *Tx) error, done func(error)) {
+	db.engine.writeSoon(rank, fn, done)
 }
 
 // Stats reports what the database does.

@@ -213,7 +213,10 @@ func (l *sqlite) write(ctx context.Context, fn func(tx *Tx) error) error {
 	return l.writer.write(ctx, fn)
 }
 
-func (l *sqlite) writeSoon(fn func(tx *Tx) error, done func(error)) { l.writer.writeSoon(fn, done) }
+// writeSoon needs no rank: nobody else has a lock while the writer works.
+func (l *sqlite) writeSoon(_ string, fn func(tx *Tx) error, done func(error)) {
+	l.writer.writeSoon(fn, done)
+}
 
 func (l *sqlite) stats() Stats {
 	s := l.writer.count.stats()

@@ -34,6 +34,7 @@ type write struct {
 	after []func()
 	done  chan struct{} // closed when err is final; nil for a WriteSoon
 	tell  func(error)   // of a WriteSoon, may be nil
+	rank  string        // of a WriteSoon
 }
 
 // The states of a write.

@@ -505,3 +505,73 @@ func TestClaim(t *testing.T) {
 		}
 	})
 }
+
+// Closures with ranks run in their order where they share a transaction, so that
+// rows which several writers lock are always locked in one order.
+func TestWriteSoonRanked(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		begun, hold, done := make(chan struct{}), make(chan struct{}), make(chan error, 10)
+		db.WriteSoon(func(*sqldb.Tx) error {
+			close(begun)
+			<-hold
+			return nil
+		}, func(err error) { done <- err })
+		<-begun
+		var order []string
+		for _, rank := range []string{"c", "a", "", "b"} {
+			db.WriteSoonRanked(rank, func(*sqldb.Tx) error {
+				order = append(order, rank)
+				return nil
+			}, func(err error) { done <- err })
+		}
+		close(hold)
+		for range 5 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if db.Dialect() == sqldb.Postgres && !slices.IsSorted(order) || len(order) != 4 {
+			t.Errorf("the order is %q", order)
+		}
+	})
+}
+
+// Two kinds of writers of the same pairs of rows: some lock both at once, the
+// others one at a time in a transaction that they share.
+func TestRanksPreventDeadlocks(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		do(t, db, counters)
+		const pairs = 8
+		for i := range 2 * pairs {
+			if err := db.Write(t.Context(), insert(fmt.Sprintf("%02d", i), 0)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		add := func(tx *sqldb.Tx, i int) error {
+			_, err := tx.Exec("UPDATE counters SET n = n + 1 WHERE k = $1", fmt.Sprintf("%02d", i))
+			return err
+		}
+		var wg sync.WaitGroup
+		var soon sync.WaitGroup
+		for i := range pairs {
+			wg.Go(func() {
+				for range 40 {
+					for _, one := range []int{i + pairs, i} {
+						soon.Add(1)
+						db.WriteSoonRanked(fmt.Sprintf("%02d", one), func(tx *sqldb.Tx) error { return add(tx, one) }, func(error) { soon.Done() })
+					}
+					if err := db.Write(t.Context(), func(tx *sqldb.Tx) error { return errors.Join(add(tx, i), add(tx, i+pairs)) }); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		soon.Wait()
+		if s := db.Stats(); s.Reruns != 0 {
+			t.Errorf("%d transactions met a deadlock", s.Reruns)
+		}
+	})
+}
