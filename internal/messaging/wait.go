@@ -84,15 +84,23 @@ func (s *Service) Await(ctx context.Context, c Caller, messageID string, wait ti
 	defer s.waiting.now.Add(-1)
 	var r Replies
 	if s.waiting.now.Add(1) <= maxWaiting {
-		var err error
-		if r, err = s.await(ctx, c, messageID, timer.C); err != nil && ctx.Err() == nil {
-			s.Log.Warn("wait for replies", "message", messageID, "err", err)
-		}
+		r = s.awaitOrWarn(ctx, c, messageID, timer.C)
 	}
 	if r.Messages == nil {
 		r.Messages = []*Message{}
 	}
 	return r
+}
+
+func (s *Service) awaitOrWarn(ctx context.Context, c Caller, messageID string, over <-chan time.Time) Replies {
+	r, err := s.await(ctx, c, messageID, over)
+	if err == nil {
+		return r
+	}
+	if ctx.Err() == nil {
+		s.Log.Warn("wait for replies", "message", messageID, "err", err)
+	}
+	return Replies{}
 }
 
 func (s *Service) await(ctx context.Context, c Caller, messageID string, over <-chan time.Time) (Replies, error) {
@@ -103,7 +111,7 @@ func (s *Service) await(ctx context.Context, c Caller, messageID string, over <-
 	}
 	e, err := eventOf(q, m)
 	if err != nil || e == nil {
-		return Replies{Finished: err == nil}, err
+		return Replies{Finished: true}, err
 	}
 	heard := make(chan struct{}, 1)
 	cancel := s.Bus.Subscribe(overTopic(e.Lane), func([]byte) {
@@ -207,7 +215,7 @@ func (s *Service) replies(q sqldb.Q, c Caller, e *Event, p progress) (Replies, e
 		return Replies{Finished: p.finished}, nil
 	case p.from == nobodyWaits:
 		if err := byTheClock(q, e, w); err != nil {
-			return Replies{Finished: p.finished}, err
+			return Replies{}, err
 		}
 	case p.finished && p.to > 0:
 		w.And("e.seq <= ?", p.to)
