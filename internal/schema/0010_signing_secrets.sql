@@ -9,5 +9,5 @@ CREATE TABLE signing_secrets (
   retires_at  BIGINT NOT NULL   -- when that ceases to sign
 );
 INSERT INTO signing_secrets (owner, secret, created_at, previous, previous_at, retires_at)
-  SELECT id, signing_secret, created_at, '', 0, 0 FROM bots;
+  SELECT id, signing_secret, created_at, CAST('' AS {bytes}), 0, 0 FROM bots;
 ALTER TABLE bots DROP COLUMN signing_secret;
