@@ -56,6 +56,7 @@ var layers = []struct{ dir, may string }{
 	// programs and suites beside the product
 	{"internal/archtest", ""},
 	{"internal/bus/bustest", "bus"},
+	{"internal/bus/natstest", ""},
 	{"internal/lease/leasetest", "lease"},
 	{"internal/endpoint/endpointtest", "endpoint outbound"},
 	{"internal/sqldb/litetest", ""},
@@ -78,7 +79,7 @@ var groups = map[string]string{
 var confined = []struct{ imports, dirs, why string }{
 	{"github.com/jackc/pgx", "internal/sqldb", "SQL text and driver errors stay in one package"},
 	{"modernc.org/sqlite", "internal/sqldb bench", "SQL text and driver errors stay in one package"},
-	{"github.com/nats-io", "internal/bus", "the bus is the only thing that differs between one node and many"},
+	{"github.com/nats-io", "internal/bus internal/bus/natstest", "the bus is the only thing that differs between one node and many"},
 	{"github.com/golang-jwt", "internal/auth", "credentials are checked in one place"},
 	{"github.com/santhosh-tekuri/jsonschema", "internal/jsonschema", "its defaults read files and hang on patterns"},
 	{"github.com/hashicorp/cronexpr", "internal/cron", "which lines are taken is decided in one place"},
