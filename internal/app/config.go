@@ -19,6 +19,7 @@ type Config struct {
 	Addr           string
 	Data           string // data directory
 	DatabaseURL    string // "" = DATA/parley.db
+	NATSURL        string // "" = this is the only server
 	PublicURL      string // without a trailing slash; "" = the address listened on
 	TLSCert        string
 	TLSKey         string
@@ -63,6 +64,7 @@ func Options() []Option {
 		{"addr", "HOST:PORT", "127.0.0.1:7400", "address to listen on; a loopback address listens on 127.0.0.1 and [::1], port 0 takes a free one", text(func(c *Config) *string { return &c.Addr })},
 		{"data", "DIR", DefaultData, "data directory; it is made if it is missing, and one server at a time may use it", text(func(c *Config) *string { return &c.Data })},
 		{"database-url", "URL", "", "postgres://… to keep the data in PostgreSQL; empty keeps it in DATA/parley.db", text(func(c *Config) *string { return &c.DatabaseURL })},
+		{"nats-url", "URL", "", "nats://… over which several servers on one PostgreSQL database wake each other; empty where there is one server", text(func(c *Config) *string { return &c.NATSURL })},
 		{"public-url", "URL", "", "how the world reaches this server, such as https://bots.example.com; webhook addresses are made from it", setPublicURL},
 		{"tls-cert", "FILE", "", "certificate chain in PEM form; serves HTTPS", text(func(c *Config) *string { return &c.TLSCert })},
 		{"tls-key", "FILE", "", "private key of the certificate in PEM form", text(func(c *Config) *string { return &c.TLSKey })},
@@ -210,6 +212,9 @@ func (c Config) Check() error {
 	if err := checkDatabaseURL(c.DatabaseURL); err != nil {
 		return err
 	}
+	if err := c.checkCluster(); err != nil {
+		return err
+	}
 	if c.TLSCert != "" && strings.HasPrefix(c.PublicURL, "http:") {
 		return fmt.Errorf("--public-url %s says plain HTTP, but --tls-cert serves HTTPS", c.PublicURL)
 	}
@@ -231,6 +236,27 @@ func (c Config) checkExposed(host string) error {
 		return fmt.Errorf("--public-url %s would carry tokens in clear; use https", c.PublicURL)
 	case isLoopback(host) && c.TLSCert == "" && !proxied && !isLoopback(hostname(c.PublicURL)):
 		return fmt.Errorf("--public-url %s names another host, so a proxy stands in front of %s: name its address with --trusted-proxy", c.PublicURL, c.Addr)
+	}
+	return nil
+}
+
+// checkCluster is for one server of several.
+func (c Config) checkCluster() error {
+	if c.NATSURL == "" {
+		return nil
+	}
+	for one := range strings.SplitSeq(c.NATSURL, ",") {
+		if u, err := url.Parse(strings.TrimSpace(one)); err != nil || u.Host == "" || u.Scheme != "nats" && u.Scheme != "tls" {
+			return errors.New("--nats-url is not of the form nats://HOST:PORT or tls://HOST:PORT, with commas between several")
+		}
+	}
+	switch {
+	case c.DatabaseURL == "":
+		return errors.New("--nats-url is for several servers, and they need a database that they can share: give --database-url postgres://…")
+	case c.MasterKeyFile == "":
+		return errors.New("--nats-url is for several servers, which share one master key: name its file with --master-key-file")
+	case c.PublicURL == "":
+		return errors.New("--nats-url is for several servers, which the world reaches by one address: give --public-url")
 	}
 	return nil
 }

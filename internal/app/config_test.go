@@ -98,6 +98,12 @@ func TestServeRefusesWhatIsInsecureOrContradictory(t *testing.T) {
 		{map[string]string{"database-url": "postgres://u:p@db/parley"}, ""},
 		{map[string]string{"database-url": "sqlite:///x.db"}, "SQLite keeps its file in the data directory"},
 		{map[string]string{"database-url": "mysql://db/parley"}, `has the scheme "mysql"`},
+		{cluster("nats-url", "nats://a:4222,tls://user:secret@b:4222"), ""},
+		{cluster("nats-url", "a:4222"), "--nats-url is not of the form nats://HOST:PORT"},
+		{cluster("nats-url", "nats://a:4222,http://b"), "--nats-url is not of the form nats://HOST:PORT"},
+		{cluster("database-url", ""), "they need a database that they can share"},
+		{cluster("master-key-file", ""), "name its file with --master-key-file"},
+		{cluster("public-url", ""), "give --public-url"},
 	} {
 		cfg, err := load(t, nil, c.flags)
 		if err != nil {
@@ -110,6 +116,15 @@ func TestServeRefusesWhatIsInsecureOrContradictory(t *testing.T) {
 			t.Errorf("%v: got %v, want an error with %q", c.flags, err, c.want)
 		}
 	}
+}
+
+// cluster are the settings of one server of several, one of them changed.
+func cluster(name, value string) map[string]string {
+	flags := map[string]string{
+		"nats-url": "nats://127.0.0.1:4222", "database-url": "postgres://u:p@db/parley", "master-key-file": "key", "public-url": "http://127.0.0.1:8080",
+	}
+	flags[name] = value
+	return flags
 }
 
 func TestABadDatabaseURLIsNotRepeated(t *testing.T) {

@@ -84,8 +84,23 @@ func (c *core) prepare(ctx context.Context, a *App) error {
 	if err != nil {
 		return err
 	}
-	c.box, err = c.openBox(ctx)
-	return err
+	if c.box, err = c.openBox(ctx); err != nil {
+		return err
+	}
+	return c.join()
+}
+
+// join connects this server with the others on its database.
+func (c *core) join() error {
+	if c.cfg.NATSURL == "" {
+		return nil
+	}
+	b, err := bus.NewNATS(bus.NATSConfig{URL: c.cfg.NATSURL, Name: nodeName(), Prefix: c.box.Fingerprint("bus"), Log: c.log})
+	if err != nil {
+		return err
+	}
+	c.bus = b // the local one has carried nothing yet
+	return c.metrics.Register(busCollector{b})
 }
 
 func (c *core) close() error { return errors.Join(c.bus.Close(), c.db.Close()) }

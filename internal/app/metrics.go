@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"parley/internal/bus"
 	"parley/internal/sqldb"
 )
 
@@ -73,5 +74,32 @@ func (c databaseCollector) Collect(ch chan<- prometheus.Metric) {
 	s := c.db.Stats()
 	for _, m := range databaseMetrics {
 		ch <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(s))
+	}
+}
+
+// busCollector shows what goes from node to node.
+type busCollector struct{ bus *bus.NATS }
+
+var (
+	busConnected = prometheus.NewDesc("parley_bus_connected", "1 while a NATS server is reached.", nil, nil)
+	busMessages  = prometheus.NewDesc("parley_bus_messages_total", "Messages between the nodes; dropped ones make something late.", []string{"what"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c busCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- busConnected
+	ch <- busMessages
+}
+
+// Collect implements prometheus.Collector.
+func (c busCollector) Collect(ch chan<- prometheus.Metric) {
+	connected := 0.0
+	if c.bus.Connected() {
+		connected = 1
+	}
+	ch <- prometheus.MustNewConstMetric(busConnected, prometheus.GaugeValue, connected)
+	s := c.bus.Stats()
+	for what, n := range map[string]int64{"sent": s.Sent, "received": s.Received, "dropped": s.Dropped} {
+		ch <- prometheus.MustNewConstMetric(busMessages, prometheus.CounterValue, float64(n), what)
 	}
 }

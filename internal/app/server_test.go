@@ -119,7 +119,7 @@ func (s *server) exchange(method, path string, header map[string]string, in any)
 		}
 		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(s.t.Context(), method, s.URL()+path, body)
+	req, err := http.NewRequestWithContext(s.t.Context(), method, s.local()+path, body)
 	if err != nil {
 		return 0, nil, err
 	}

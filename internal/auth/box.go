@@ -108,6 +108,15 @@ func (b *Box) InstallationKey(webhookID string) []byte {
 	return m.Sum(nil)
 }
 
+// Fingerprint names what shares this box for a purpose, such as the servers of
+// one installation on a bus they share with others. It comes from the oldest
+// master key and tells nothing about it.
+func (b *Box) Fingerprint(purpose string) string {
+	m := hmac.New(sha256.New, b.root)
+	m.Write([]byte("fingerprint " + purpose))
+	return base64.RawURLEncoding.EncodeToString(m.Sum(nil)[:12])
+}
+
 // LoadMasterKey reads a master key file: one key of 32 bytes in base64 a line,
 // the newest first. It refuses a file that others may read. A missing file is
 // fs.ErrNotExist.

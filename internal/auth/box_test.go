@@ -160,3 +160,21 @@ func TestMasterKeyFileContents(t *testing.T) {
 		}
 	}
 }
+
+func TestFingerprintNamesTheOldestKey(t *testing.T) {
+	t.Parallel()
+	a, b := bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32)
+	name := func(purpose string, keys ...[]byte) string {
+		box, err := NewBox(keys...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return box.Fingerprint(purpose)
+	}
+	if name("bus", a) != name("bus", b, a) {
+		t.Error("a rotation of the key changes it")
+	}
+	if name("bus", a) == name("bus", b) || name("bus", a) == name("x", a) {
+		t.Error("two keys or two purposes have the same")
+	}
+}
