@@ -421,7 +421,7 @@ func TestCallAction(t *testing.T) {
 			r.Errorf("got %d %v", status, out)
 		}
 		want := map[string]int{"ok": 3, "InvalidPayload": 2, "Runtime": 1}
-		for deadline := time.Now().Add(30 * time.Second); ; runtime.Gosched() {
+		for deadline := time.Now().Add(patience); ; runtime.Gosched() {
 			got := map[string]int{}
 			for outcome := range want {
 				got[outcome] = r.count("SELECT count(*) FROM action_log WHERE bot_id = $1 AND outcome = $2", botA, outcome)

@@ -27,7 +27,7 @@ func (r *rig) recur(events map[string]Recurring) {
 func (r *rig) atNoon() *calendar {
 	c := r.calendar()
 	noon := time.Now().UTC().Truncate(24 * time.Hour).Add(36 * time.Hour)
-	c.ahead.Store(int64(time.Until(noon)) + int64(time.Second)) // and a second
+	c.ahead.Store(int64(noon.Sub(c.since) + time.Second)) // and a second
 	return c
 }
 
@@ -215,8 +215,8 @@ func TestRecurringEventsOnTwoServers(t *testing.T) {
 	t.Parallel()
 	sqldbtest.Pair(t, func(t *testing.T, a, b *sqldb.DB) {
 		one, two := newRig(t, a), newRig(t, b)
-		c, d := one.atNoon(), two.calendar()
-		d.ahead.Store(c.ahead.Load())
+		c := one.atNoon()
+		d := two.shares(c.passed)
 		events := map[string]Recurring{}
 		for i := range 20 {
 			events[fmt.Sprint(i)] = everyHour
@@ -224,7 +224,6 @@ func TestRecurringEventsOnTwoServers(t *testing.T) {
 		one.recur(events)
 		for hour := range 5 {
 			c.ahead.Add(int64(time.Hour))
-			d.ahead.Add(int64(time.Hour))
 			var g sync.WaitGroup
 			g.Go(d.fire)
 			g.Go(c.fire)

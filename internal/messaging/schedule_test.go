@@ -18,22 +18,33 @@ import (
 	"parley/internal/tag"
 )
 
-// calendar is the time of a rig, which moves on with the real one and when a
-// test says so.
+// calendar is the time of a rig. It moves when a test says so, and by a
+// millisecond when somebody looks at it, so that what happens later has a later
+// time: how fast the machine is makes no difference.
 type calendar struct {
 	*rig
+	*passed
+}
+
+type passed struct {
+	since time.Time
 	ahead atomic.Int64
 }
 
 // calendar must be called before the rig is asked anything.
-func (r *rig) calendar() *calendar {
-	c := &calendar{rig: r}
+func (r *rig) calendar() *calendar { return r.shares(&passed{since: time.Now()}) }
+
+// shares is calendar with the time of another rig.
+func (r *rig) shares(p *passed) *calendar {
+	c := &calendar{r, p}
 	r.s.Now, r.s.Timers.Now = c.now, c.now
 	r.s.Log = slog.New(slog.DiscardHandler)
 	return c
 }
 
-func (c *calendar) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
+func (p *passed) now() time.Time {
+	return p.since.Add(time.Duration(p.ahead.Add(int64(time.Millisecond))))
+}
 
 // in is a time from now as clients write it.
 func (c *calendar) in(d time.Duration) string { return api.At(c.now().Add(d)).String() }

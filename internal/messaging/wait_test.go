@@ -74,7 +74,7 @@ func (r *rig) until(what string, done <-chan struct{}) {
 	r.Helper()
 	select {
 	case <-done:
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		r.Errorf("waited in vain: %s", what)
 	}
 }
@@ -110,7 +110,7 @@ func TestWhoWaitsGetsTheReplies(t *testing.T) {
 			return nil
 		})
 		v.says("before")
-		out := v.asks("?wait=30", "hi")
+		out := v.asks("?wait=60", "hi")
 		r.came("createMessage", out, true, "one: hi", "two")
 		if diff := cmp.Diff(said, out["replies"]); diff != "" {
 			r.Errorf("the replies are not as they were made: %s", diff)
@@ -147,11 +147,11 @@ func TestRepliesAreThoseOfTheirOwnMessage(t *testing.T) {
 			v.says("to " + text)
 			return nil
 		})
-		first := v.soon("?wait=30", "0")
+		first := v.soon("?wait=60", "0")
 		r.until("the bot has the first message", begun)
 		var answers []<-chan map[string]any
 		for i := range 10 {
-			answers = append(answers, v.soon("?wait=30", fmt.Sprint(i+1)))
+			answers = append(answers, v.soon("?wait=60", fmt.Sprint(i+1)))
 		}
 		r.listening(11)
 		v.asks("", "nobody waits")
@@ -166,15 +166,22 @@ func TestRepliesAreThoseOfTheirOwnMessage(t *testing.T) {
 func TestATimeThatIsOver(t *testing.T) {
 	each(t, func(r *rig) {
 		v := r.room()
-		end := make(chan struct{})
-		defer close(end)
-		r.bot(func(string) error {
-			v.says("so far")
-			<-end
+		said, end := make(chan struct{}), make(chan struct{})
+		r.bot(func(text string) error {
+			if text == "hi" {
+				v.says("so far")
+				close(said)
+				<-end
+			}
 			return nil
 		})
-		r.came("a bot that takes longer", v.asks("?wait=1.5", "hi"), false, "so far")
-		r.came("one who comes behind", v.asks("?wait=0.01", "hi"), false)
+		key := []string{"Idempotency-Key", "k"}
+		patient := v.soon("?wait=60", "hi", key...)
+		r.until("the bot says something", said)
+		r.came("a bot that takes longer", v.asks("?wait=0.01", "hi", key...), false, "so far")
+		r.came("one who comes behind", v.asks("?wait=0.01", "next"), false)
+		close(end)
+		r.came("who waits longer", <-patient, true, "so far")
 	})
 }
 
@@ -190,8 +197,8 @@ func TestRepliesOfABotThatFails(t *testing.T) {
 			return &endpoint.Error{Class: map[bool]endpoint.Class{true: endpoint.Failed, false: endpoint.Final}[text == "again"], Err: context.DeadlineExceeded}
 		})
 		// It is tried twice, after two seconds: both have said something.
-		r.came("a bot that fails once", v.asks("?wait=30", "again"), true, "trying", "trying")
-		r.came("a bot that refuses", v.asks("?wait=30", "refuse"), true, "trying")
+		r.came("a bot that fails once", v.asks("?wait=60", "again"), true, "trying", "trying")
+		r.came("a bot that refuses", v.asks("?wait=60", "refuse"), true, "trying")
 	})
 }
 
@@ -208,7 +215,7 @@ func TestWhatTheBotIsNotToldOfIsFinished(t *testing.T) {
 		})
 		v.asks("", "first")
 		r.until("the bot has the first message", begun)
-		deleted := v.soon("?wait=30", "deleted")
+		deleted := v.soon("?wait=60", "deleted")
 		r.listening(1)
 		newest := r.pages(chatOfA, "/v1/chat/messages?conversationId="+v.id, "messages", nil)[0]
 		r.ok(chatOfA, "DELETE", "/v1/chat/messages/"+newest, "", "")
@@ -228,7 +235,7 @@ func TestADeletedConversationEndsTheWait(t *testing.T) {
 			<-end
 			return nil
 		})
-		answer := v.soon("?wait=30", "hi")
+		answer := v.soon("?wait=60", "hi")
 		r.until("the bot has the message", begun)
 		r.listening(1)
 		r.ok(chatOfA, "DELETE", "/v1/chat/conversations/"+v.id, "", "")
@@ -252,7 +259,7 @@ func TestABotThatWaitsInItsHandler(t *testing.T) {
 		r.came("from inside the handler", func() map[string]any { v.asks("", "outer"); return <-inner }(), false)
 		r.idle()
 		// With nothing before it, it may wait: from another conversation's handler, or none.
-		r.came("from outside", v.asks("?wait=30", "alone", botKey...), true, "to alone")
+		r.came("from outside", v.asks("?wait=60", "alone", botKey...), true, "to alone")
 		status, out := r.do(botOfA, "POST", "/v1/chat/messages?wait=60", messageBody(v.id, botA, "mine"))
 		if status != 201 {
 			r.Errorf("got %d %v", status, out)
@@ -298,14 +305,14 @@ func TestWaitingUnderAnIdempotencyKey(t *testing.T) {
 			return nil
 		})
 		key := func(k string) []string { return []string{"Idempotency-Key", k} }
-		first := v.soon("?wait=30", "hi", key("k")...)
+		first := v.soon("?wait=60", "hi", key("k")...)
 		r.until("the bot has the message", begun)
 		r.listening(1)
 		plain := v.asks("", "hi", key("k")...)
-		again := v.soon("?wait=20", "hi", key("k")...)
+		again := v.soon("?wait=60", "hi", key("k")...)
 		r.listening(1)
 		close(end)
-		for name, out := range map[string]map[string]any{"the first": <-first, "its twin": <-again, "one who comes later": v.asks("?wait=5", "hi", key("k")...)} {
+		for name, out := range map[string]map[string]any{"the first": <-first, "its twin": <-again, "one who comes later": v.asks("?wait=60", "hi", key("k")...)} {
 			r.came(name, out, true, "to hi")
 			if diff := cmp.Diff(plain, map[string]any{"message": out["message"]}); diff != "" {
 				r.Errorf("%s got another message: %s", name, diff)
@@ -317,7 +324,7 @@ func TestWaitingUnderAnIdempotencyKey(t *testing.T) {
 		// Nobody waited for this one: its replies are told by the clock.
 		v.asks("", "plain", key("k2")...)
 		r.idle()
-		r.came("a message that nobody waited for", v.asks("?wait=30", "plain", key("k2")...), true, "to plain")
+		r.came("a message that nobody waited for", v.asks("?wait=60", "plain", key("k2")...), true, "to plain")
 		if n := r.count("SELECT count(*) FROM messages WHERE direction = 'incoming'"); n != 2 {
 			r.Errorf("%d messages were made, want 2", n)
 		}
@@ -330,7 +337,7 @@ func TestGetOrCreateMessageWaits(t *testing.T) {
 		r.bot(func(text string) error { v.says("to " + text); return nil })
 		body := fmt.Sprintf(`{"conversationId":%q,"userId":%q,"type":"text","payload":{"text":"hi"},"tags":{"id":"1"}}`, v.id, v.user)
 		for _, name := range []string{"created", "found"} {
-			out := r.ok(chatOfA, "POST", "/v1/chat/messages/get-or-create?wait=30", body, "")
+			out := r.ok(chatOfA, "POST", "/v1/chat/messages/get-or-create?wait=60", body, "")
 			r.came(name, out, true, "to hi")
 		}
 		if n := r.count("SELECT count(*) FROM messages"); n != 2 {
@@ -346,7 +353,7 @@ func TestInitializeIncomingMessageWaits(t *testing.T) {
 		body := fmt.Sprintf(`{"userId":%q,"conversationId":%q`, v.user, v.id)
 		message := `,"message":{"type":"text","payload":{"text":"hi"},"tags":{"id":"1"},"discriminateByTags":["id"]}`
 		for range 2 {
-			out := r.ok(chatOfA, "POST", "/v1/chat/initialize-incoming-message?wait=30", body+message+"}", "")
+			out := r.ok(chatOfA, "POST", "/v1/chat/initialize-incoming-message?wait=60", body+message+"}", "")
 			r.came("initializeIncomingMessage", out, true, "to hi")
 			if len(out) != 5 {
 				r.Errorf("the answer is %v", out)
@@ -355,7 +362,7 @@ func TestInitializeIncomingMessageWaits(t *testing.T) {
 		if out := r.ok(chatOfA, "POST", "/v1/chat/initialize-incoming-message", body+message+"}", ""); len(out) != 3 {
 			r.Errorf("without ?wait the answer is %v", out)
 		}
-		status, out := r.do(chatOfA, "POST", "/v1/chat/initialize-incoming-message?wait=30", body+"}")
+		status, out := r.do(chatOfA, "POST", "/v1/chat/initialize-incoming-message?wait=60", body+"}")
 		if status != 400 || out["message"] != "wait needs a message to wait for; send message" {
 			r.Errorf("without a message: %d %v", status, out)
 		}
@@ -413,7 +420,7 @@ func TestTooManyWaitAndTooMuchIsSaid(t *testing.T) {
 			}
 			return nil
 		})
-		out := v.asks("?wait=30", "hi")
+		out := v.asks("?wait=60", "hi")
 		replies := out["replies"].([]any)
 		last := replies[len(replies)-1].(map[string]any)["payload"].(map[string]any)["text"]
 		if len(replies) != maxReplies || last != fmt.Sprint(maxReplies-1) || out["finished"] != true {
@@ -451,7 +458,7 @@ func TestWaitingForAnEventOfAnotherServer(t *testing.T) {
 		}
 		got := make(chan Replies, 1)
 		go func() {
-			got <- here.s.Await(auth.With(t.Context(), auth.Principal{Kind: auth.Person}), c, message, 30*time.Second)
+			got <- here.s.Await(auth.With(t.Context(), auth.Principal{Kind: auth.Person}), c, message, patience)
 		}()
 		here.listening(1)
 		close(end)

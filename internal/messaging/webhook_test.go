@@ -144,28 +144,23 @@ func TestTheLogOfDeliveriesHasItsAge(t *testing.T) {
 		now := time.Now()
 		r.s.Now = func() time.Time { return now }
 		r.s.DeliveryLog = 10 * time.Hour
+		half, all := 3*chunk/4, 3*chunk/2
+		young, old := now.Add(-10*time.Hour+time.Minute).UnixMilli(), now.Add(-10*time.Hour-time.Minute).UnixMilli()
 		r.write(func(tx *sqldb.Tx) error {
-			for i := range 3 * chunk / 2 {
-				for j, status := range []string{"processed", "ignored", "failed", "pending"} {
-					id := fmt.Sprintf("dlv_%d_%s", i, status)
-					done := now.Add(-10*time.Hour + time.Duration(i%2*2-1)*time.Minute).UnixMilli()
-					if status == "pending" {
-						done = 0
-					}
-					if _, err := tx.Exec(`INSERT INTO outbox (id, bot_id, installation_id, operation, payload, conversation_id, message_id, status, failure_reason, lane, lane_seq, attempts, created_at, done_at)
-						VALUES ($1, '', '', '', '', '', '', $2, '', $3, $4, 1, 0, $5)`, id, status, fmt.Sprint("x", j), i, done); err != nil {
-						return err
-					}
-					if _, err := tx.Exec(`INSERT INTO attempts (work_id, number, endpoint, outcome, status, reason, started_at, duration_ms) VALUES ($1, 1, '', '', 0, '', $2, 0)`,
-						id, now.Add(-10*time.Hour+time.Duration(i%2*2-1)*time.Minute).UnixMilli()); err != nil {
-						return err
-					}
+			for _, status := range []string{"processed", "ignored", "failed", "pending"} {
+				const each = "WITH RECURSIVE n (i, done) AS (SELECT 0, CAST($1 AS BIGINT) UNION ALL SELECT i + 1, CASE i % 2 WHEN 0 THEN $2 ELSE $1 END FROM n WHERE i < $3) "
+				if _, err := tx.Exec(each+`INSERT INTO outbox (id, bot_id, installation_id, operation, payload, conversation_id, message_id, status, failure_reason, lane, lane_seq, attempts, created_at, done_at)
+					SELECT 'dlv_' || i || '_' || $4, '', '', '', '', '', '', $4, '', $4, i, 1, 0, CASE $4 WHEN 'pending' THEN 0 ELSE done END FROM n`, old, young, all-1, status); err != nil {
+					return err
+				}
+				if _, err := tx.Exec(each+`INSERT INTO attempts (work_id, number, endpoint, outcome, status, reason, started_at, duration_ms)
+					SELECT 'dlv_' || i || '_' || $4, 1, '', '', 0, '', done, 0 FROM n`, old, young, all-1, status); err != nil {
+					return err
 				}
 			}
 			return nil
 		})
 		r.sweep()
-		half, all := 3*chunk/4, 3*chunk/2
 		for status, want := range map[string]int{"processed": half, "ignored": half, "failed": all, "pending": all} {
 			if n := r.count("SELECT count(*) FROM outbox WHERE status = $1", status); n != want {
 				r.Errorf("%d %s ones are left, want %d", n, status, want)
