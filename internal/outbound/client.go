@@ -219,7 +219,7 @@ func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, erro
 		if err != nil {
 			return err
 		}
-		if !c.allowed(ap.Addr()) {
+		if !c.Allows(ap.Addr()) {
 			no := refuseAddr(ap.Addr())
 			refused.Store(no)
 			return no

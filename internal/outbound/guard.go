@@ -67,7 +67,8 @@ func within(list []netip.Prefix, a netip.Addr) bool {
 	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-func (c *Client) allowed(a netip.Addr) bool {
+// Allows reports whether the client would connect to a.
+func (c *Client) Allows(a netip.Addr) bool {
 	if Public(a) {
 		return true
 	}
@@ -147,7 +148,7 @@ func (c *Client) checkHost(host string) error {
 		if err != nil {
 			return refuse("the host is not a valid address")
 		}
-		if !c.allowed(a) {
+		if !c.Allows(a) {
 			return refuseAddr(a)
 		}
 		return nil

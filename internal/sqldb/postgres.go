@@ -54,11 +54,26 @@ func openPostgres(ctx context.Context, o Options) (*postgres, error) {
 }
 
 func (p *postgres) connect(ctx context.Context) error {
-	cfg, err := pgxpool.ParseConfig(p.opt.URL)
+	write, read, err := pools(p.opt)
 	if err != nil {
-		return fmt.Errorf("database URL: %w", err)
+		return err
 	}
-	set := cfg.ConnConfig.RuntimeParams
+	if p.writers, err = pgxpool.NewWithConfig(ctx, write); err != nil {
+		return err
+	}
+	if p.readers, err = pgxpool.NewWithConfig(ctx, read); err != nil {
+		return err
+	}
+	return p.check(ctx)
+}
+
+// pools says how writers and readers connect, and how many of each.
+func pools(o Options) (write, read *pgxpool.Config, err error) {
+	write, err = pgxpool.ParseConfig(o.URL)
+	if err != nil {
+		return nil, nil, fmt.Errorf("database URL: %w", err)
+	}
+	set := write.ConnConfig.RuntimeParams
 	for k, v := range map[string]string{
 		"application_name":                    "parley",
 		"statement_timeout":                   "10s",
@@ -71,46 +86,49 @@ func (p *postgres) connect(ctx context.Context) error {
 		}
 	}
 	set["synchronous_commit"] = "on" // what Write promises
-	read := cfg.Copy()
+	read = write.Copy()
 	read.ConnConfig.RuntimeParams["default_transaction_read_only"] = "on"
 	if _, ok := set["plan_cache_mode"]; !ok {
 		// The queries follow indexes whatever their arguments are. Planning some of
 		// them anew takes longer than their execution.
 		read.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
 	}
-	conns := p.opt.MaxConns
-	if conns == 0 && strings.Contains(p.opt.URL, "pool_max_conns=") {
-		conns = int(cfg.MaxConns)
+	conns := o.MaxConns
+	if conns == 0 && strings.Contains(o.URL, "pool_max_conns=") {
+		conns = int(write.MaxConns)
 	} else if conns == 0 {
 		conns = 24
 	}
 	read.MaxConns = int32(max(2, conns/3))
-	cfg.MaxConns = max(2, int32(conns)-read.MaxConns)
-	if p.writers, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
-		return err
-	}
-	if p.readers, err = pgxpool.NewWithConfig(ctx, read); err != nil {
-		return err
-	}
-	return p.check(ctx)
+	write.MaxConns = max(2, int32(conns)-read.MaxConns)
+	return write, read, nil
 }
+
+// oldest is the version of PostgreSQL from which on everything is there, and
+// inBytes the order of orderedHere where texts are sorted by their bytes.
+const (
+	oldest      = 140000
+	inBytes     = "10 9 B Z _ a z é"
+	orderedHere = `(SELECT string_agg(x, ' ' ORDER BY x) FROM (VALUES ('a'), ('_'), ('B'), ('é'), ('z'), ('9'), ('10'), ('Z')) AS t (x))`
+
+	createDatabase = "CREATE DATABASE parley TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'"
+)
 
 // check refuses a server on which the same statements would mean something
 // else, and says when one does not keep what it confirms.
 func (p *postgres) check(ctx context.Context) error {
 	var version int
 	var encoding, collate, fsync, order string
-	err := p.writers.QueryRow(ctx, `SELECT current_setting('server_version_num')::int, pg_encoding_to_char(encoding), datcollate, current_setting('fsync'),
-		(SELECT string_agg(x, ' ' ORDER BY x) FROM (VALUES ('a'), ('_'), ('B'), ('é'), ('z'), ('9'), ('10'), ('Z')) AS t (x))
+	err := p.writers.QueryRow(ctx, `SELECT current_setting('server_version_num')::int, pg_encoding_to_char(encoding), datcollate, current_setting('fsync'), `+orderedHere+`
 		FROM pg_database WHERE datname = current_database()`).Scan(&version, &encoding, &collate, &fsync, &order)
 	if err != nil {
 		return fmt.Errorf("connect to PostgreSQL: %w", err)
 	}
-	if version < 140000 {
+	if version < oldest {
 		return fmt.Errorf("PostgreSQL %d is too old, 14 or newer is needed", version/10000)
 	}
-	if encoding != "UTF8" || order != "10 9 B Z _ a z é" {
-		return fmt.Errorf("the database has encoding %s and collation %s, but lists are paged in the order of bytes: make it with CREATE DATABASE parley TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'", encoding, collate)
+	if encoding != "UTF8" || order != inBytes {
+		return fmt.Errorf("the database has encoding %s and collation %s, but lists are paged in the order of bytes: make it with "+createDatabase, encoding, collate)
 	}
 	if fsync != "on" {
 		p.opt.Log.Warn("PostgreSQL runs with fsync = off: a power cut loses confirmed writes")

@@ -45,6 +45,16 @@ type Conn struct {
 // Open opens the file, creating it if it does not exist. Each text of a
 // statement goes through edit before it is prepared for the first time.
 func Open(file string, edit func(string) string) (*Conn, error) {
+	return open(file, sqlite3.SQLITE_OPEN_READWRITE|sqlite3.SQLITE_OPEN_CREATE, edit)
+}
+
+// OpenReadOnly opens a file that exists, named by a URI (file:///…), and changes
+// nothing in it.
+func OpenReadOnly(uri string, edit func(string) string) (*Conn, error) {
+	return open(uri, sqlite3.SQLITE_OPEN_READONLY|sqlite3.SQLITE_OPEN_URI, edit)
+}
+
+func open(file string, flags int32, edit func(string) string) (*Conn, error) {
 	c := &Conn{tls: libc.NewTLS(), stmts: make(map[string]*Stmt), edit: edit}
 	c.out = libc.Xcalloc(c.tls, 3, types.Size_t(ptrSize))
 	c.pages = c.out + 2*ptrSize
@@ -56,7 +66,7 @@ func Open(file string, edit func(string) string) (*Conn, error) {
 	defer libc.Xfree(c.tls, name)
 	c.arena = libc.GoBytes(c.base, arenaSize)
 	// Without mutexes of its own: the type says that one goroutine uses it.
-	rc := sqlite3.Xsqlite3_open_v2(c.tls, name, c.out, sqlite3.SQLITE_OPEN_READWRITE|sqlite3.SQLITE_OPEN_CREATE|sqlite3.SQLITE_OPEN_NOMUTEX, 0)
+	rc := sqlite3.Xsqlite3_open_v2(c.tls, name, c.out, flags|sqlite3.SQLITE_OPEN_NOMUTEX, 0)
 	c.db = c.result(0)
 	if rc == sqlite3.SQLITE_OK {
 		sqlite3.Xsqlite3_extended_result_codes(c.tls, c.db, 1)
