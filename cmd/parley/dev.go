@@ -87,9 +87,10 @@ or with a single request to the Messaging API, for a backend of your own:
 
   curl -s {{q .e.MessagingURL}}'?wait=10' -H 'authorization: bearer {{.e.Token}}' -d '{"userId":"me","conversationId":"1","messageId":"'$(date +%s)'","type":"text","text":"hello","payload":{}}'; echo
 
-Replies are in the answer for as long as ?wait says, and go to your response endpoint, each in a request. To set that:
+Replies are in the answer for as long as ?wait says, and go to your response endpoint, each in a request. To set that, for
+a start to "{{.self}} listen" in another terminal, which prints what it gets:
 
-  curl -s -X PUT {{q .e.APIURL}}/v1/admin/bots/{{.e.BotID}} -H 'authorization: Bearer {{.e.Token}}' -H 'x-workspace-id: {{.e.WorkspaceID}}' -H 'x-multiple-integrations: true' -H 'content-type: application/json' -d '{"integrations":{"messaging":{"configuration":{"responseEndpointUrl":"http://127.0.0.1:8080/"}}}}'
+  curl -s -X PUT {{q .e.APIURL}}/v1/admin/bots/{{.e.BotID}} -H 'authorization: Bearer {{.e.Token}}' -H 'x-workspace-id: {{.e.WorkspaceID}}' -H 'x-multiple-integrations: true' -H 'content-type: application/json' -d '{"integrations":{"messaging":{"configuration":{"responseEndpointUrl":"http://127.0.0.1:7401/"}}}}'
 
 Log the bp command in:
 
