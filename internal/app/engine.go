@@ -41,7 +41,7 @@ func openCore(ctx context.Context, a *App) (*core, error) {
 	c := &core{cfg: a.cfg, log: a.log, url: a.URL(), metrics: a.metrics.registry, now: time.Now, bus: bus.NewLocal(), lease: lease.NewLocal()}
 	url := a.cfg.DatabaseURL
 	if url == "" {
-		file, err := filepath.Abs(a.cfg.databaseFile())
+		file, err := filepath.Abs(a.cfg.DatabasePath())
 		if err != nil {
 			return nil, err
 		}
@@ -126,7 +126,7 @@ func (c *core) backupBefore(ctx context.Context, data *dataDir, from, to int) er
 // openBox finds the master key. It makes one for a database in which nothing is
 // sealed yet, and refuses to go on without one where something is.
 func (c *core) openBox(ctx context.Context) (*auth.Box, error) {
-	path := c.cfg.masterKeyFile()
+	path := c.cfg.MasterKeyPath()
 	box, err := auth.LoadMasterKey(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return box, err

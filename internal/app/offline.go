@@ -14,6 +14,7 @@ import (
 
 	"parley/internal/auth"
 	"parley/internal/builtin/chatapi"
+	"parley/internal/outbound"
 	"parley/internal/schema"
 	"parley/internal/sqldb"
 )
@@ -26,7 +27,7 @@ func Offline(ctx context.Context, cfg Config, create bool, fn func(ctx context.C
 	if err := checkDatabaseURL(cfg.DatabaseURL); err != nil {
 		return err
 	}
-	if _, err := os.Stat(cfg.databaseFile()); !create && cfg.DatabaseURL == "" && errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(cfg.DatabasePath()); !create && cfg.DatabaseURL == "" && errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %s; run parley dev --data %s", ErrNoServer, cfg.Data, cfg.Data)
 	}
 	data, err := openData(cfg.Data)
@@ -58,30 +59,37 @@ func ChatKey(cfg Config, webhookID, encryptionKey string) (string, error) {
 	if encryptionKey != "" {
 		return encryptionKey, nil
 	}
-	box, err := auth.LoadMasterKey(cfg.masterKeyFile())
+	box, err := auth.LoadMasterKey(cfg.MasterKeyPath())
 	if err != nil {
 		return "", err
 	}
 	return chatapi.SigningKey(box, webhookID, ""), nil
 }
 
-func (c Config) masterKeyFile() string {
+// MasterKeyPath is where the master key lies.
+func (c Config) MasterKeyPath() string {
 	if c.MasterKeyFile != "" {
 		return c.MasterKeyFile
 	}
 	return filepath.Join(c.Data, "master.key")
 }
 
-func (c Config) databaseFile() string { return filepath.Join(c.Data, "parley.db") }
+// DatabasePath is where the SQLite file lies.
+func (c Config) DatabasePath() string { return filepath.Join(c.Data, "parley.db") }
+
+// Outbound says what calls to bots, integrations and webhooks may reach.
+func (c Config) Outbound() outbound.Config {
+	return outbound.Config{AllowLoopback: c.Dev, Allow: c.AllowOutbound, UserAgent: "Parley/" + c.Version}
+}
 
 // Backup writes a consistent copy of the SQLite database and the master key
 // into a new tar file that its owner alone may read, and returns its size. It
 // works beside a running server: the copy is read in one snapshot.
 func Backup(ctx context.Context, cfg Config, file string) (size int64, err error) {
 	if cfg.DatabaseURL != "" {
-		return 0, fmt.Errorf("the database is PostgreSQL: back it up with its own tools (pg_dump), and keep a copy of %s beside the dumps", cfg.masterKeyFile())
+		return 0, fmt.Errorf("the database is PostgreSQL: back it up with its own tools (pg_dump), and keep a copy of %s beside the dumps", cfg.MasterKeyPath())
 	}
-	if _, err := os.Stat(cfg.databaseFile()); err != nil {
+	if _, err := os.Stat(cfg.DatabasePath()); err != nil {
 		return 0, fmt.Errorf("there is no database to back up: %w", err)
 	}
 	out, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -104,11 +112,11 @@ func Backup(ctx context.Context, cfg Config, file string) (size int64, err error
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
 	dump := filepath.Join(tmp, "parley.db")
-	if err := copyDatabase(ctx, cfg.databaseFile(), dump); err != nil {
+	if err := copyDatabase(ctx, cfg.DatabasePath(), dump); err != nil {
 		return 0, err
 	}
 	t := tar.NewWriter(out)
-	for _, path := range []string{dump, cfg.masterKeyFile()} {
+	for _, path := range []string{dump, cfg.MasterKeyPath()} {
 		name := filepath.Base(path)
 		if path != dump {
 			name = "master.key" // whatever the file is called here, this is where a restored server looks

@@ -50,7 +50,7 @@ type parts struct {
 // through p, which is complete before anything runs.
 func build(c *core) (*parts, error) {
 	p := &parts{core: c}
-	p.outbound = outbound.New(outbound.Config{AllowLoopback: c.cfg.Dev, Allow: c.cfg.AllowOutbound, UserAgent: "Parley/" + c.cfg.Version})
+	p.outbound = outbound.New(c.cfg.Outbound())
 	for _, make := range []func() error{
 		p.makeTimers, p.makeSecrets, p.makeWorkspace, p.makeCatalog, p.makeBot, p.checkKey, p.makeDelivery, p.makeMessaging, p.makeHub, p.makeChat,
 	} {
@@ -152,7 +152,7 @@ func (p *parts) checkKey() error {
 		return err
 	}
 	if _, err := p.bot.Definition(ctx, botID); err != nil {
-		return fmt.Errorf("the master key in %s does not open what is sealed in the database, so it belongs to another one; put the right file there, it is in every backup: %w", p.cfg.masterKeyFile(), err)
+		return fmt.Errorf("the master key in %s does not open what is sealed in the database, so it belongs to another one; put the right file there, it is in every backup: %w", p.cfg.MasterKeyPath(), err)
 	}
 	return nil
 }
@@ -179,7 +179,7 @@ func (p *parts) makeTimers() error {
 
 func (p *parts) makeMessaging() (err error) {
 	p.messaging, err = messaging.New(messaging.Config{
-		DB: p.db, Bus: p.bus, MaxAge: p.maxAge, Directory: newRules(p), Delivery: p.delivery, Timers: p.timers, Calls: p.calls, Actions: &actions{p, &answers{}},
+		DB: p.db, Bus: p.bus, MaxAge: p.maxAge, Directory: newRules(p), Delivery: p.delivery, Timers: p.timers, Calls: p.calls, Actions: &actions{p, newAnswers(p.bus, p.now)},
 		Sketch:      p.sketch,
 		Words:       func(q sqldb.Q, c messaging.Caller, g *messaging.Signal) ([]byte, error) { return p.chat.Words(q, c, g) },
 		Gone:        p.bot.Gone,

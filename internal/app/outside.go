@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"parley/internal/bot"
 	"parley/internal/builtin/chatapi"
 	"parley/internal/builtin/messagingapi"
+	"parley/internal/bus"
 	"parley/internal/catalog"
 	"parley/internal/delivery"
 	"parley/internal/endpoint"
@@ -192,7 +194,7 @@ func (a *actions) outside(ctx context.Context, in *auth.Installation, action str
 			return messaging.Acted{}, err
 		}
 		key = keyOf(full, action, input)
-		if output := a.cache.get(key, a.p.now()); output != nil {
+		if output := a.cache.get(key); output != nil {
 			return messaging.Acted{Output: output, Cached: true}, nil
 		}
 	}
@@ -204,7 +206,7 @@ func (a *actions) outside(ctx context.Context, in *auth.Installation, action str
 		return messaging.Acted{}, err
 	}
 	if d.Cacheable(action) {
-		a.cache.put(key, output, a.p.now())
+		a.cache.put(key, output)
 	}
 	return messaging.Acted{Output: output}, nil
 }
@@ -218,10 +220,27 @@ func (a *actions) call(ctx context.Context, endpointID, action string, input api
 	return api.Object(output), err
 }
 
-// answers keeps what cacheable actions answered, for a while.
+// answers keeps what cacheable actions answered, for a while. Servers tell each
+// other, so that a client gets the same answer from each of them.
 type answers struct {
+	bus bus.Bus
+	now func() time.Time
+
 	mu   sync.Mutex
 	kept map[answerKey]answered
+}
+
+const answersTopic = "answers"
+
+// newAnswers listens to the bus for as long as that is open.
+func newAnswers(b bus.Bus, now func() time.Time) *answers {
+	c := &answers{bus: b, now: now}
+	b.Subscribe(answersTopic, func(data []byte) {
+		if len(data) > len(answerKey{}) {
+			c.keep(answerKey(data[:len(answerKey{})]), api.Object(data[len(answerKey{}):]))
+		}
+	})
+	return c
 }
 
 type answered struct {
@@ -242,22 +261,27 @@ func keyOf(in *bot.Installation, action string, input api.Object) answerKey {
 	return sha256.Sum256([]byte(strings.Join([]string{in.ID, in.IntegrationID, in.ConfigurationType, string(in.Configuration), action, string(input)}, "\x00")))
 }
 
-func (c *answers) get(key answerKey, now time.Time) api.Object {
+func (c *answers) get(key answerKey) api.Object {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a, ok := c.kept[key]
-	if !ok || !now.Before(a.until) {
+	if !ok || !c.now().Before(a.until) {
 		return nil
 	}
 	return a.output
 }
 
-// put keeps an output; when there are too many, those that have had their time
-// go, or all.
-func (c *answers) put(key answerKey, output api.Object, now time.Time) {
-	if len(output) > maxAnswered {
-		return
+// put has every server keep an output, this one included.
+func (c *answers) put(key answerKey, output api.Object) {
+	if len(output) <= maxAnswered {
+		c.bus.Publish(answersTopic, slices.Concat(key[:], output))
 	}
+}
+
+// keep stores an output; when there are too many, those that have had their time
+// go, or all.
+func (c *answers) keep(key answerKey, output api.Object) {
+	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.kept) >= maxAnswers {

@@ -33,7 +33,6 @@ func ProbeNATS(ctx context.Context, url string) (s NATSServer, err error) {
 	if err != nil {
 		return s, err
 	}
-	start := time.Now()
 	if err := conn.Publish(subject, nil); err != nil {
 		return s, err
 	}
@@ -43,5 +42,7 @@ func ProbeNATS(ctx context.Context, url string) (s NATSServer, err error) {
 		}
 		return s, fmt.Errorf("a message to itself does not arrive: %w", err)
 	}
-	return NATSServer{conn.ConnectedServerVersion(), time.Since(start), len(conn.DiscoveredServers())}, nil
+	s = NATSServer{Version: conn.ConnectedServerVersion(), Others: len(conn.DiscoveredServers())}
+	s.RoundTrip, err = conn.RTT()
+	return s, err
 }
