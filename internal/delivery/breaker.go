@@ -105,7 +105,7 @@ func (e *Engine) learn(l *lane, try *try) *change {
 	case reached || !probe && t.open():
 		return nil
 	default:
-		if c.kind = opened; t.open() {
+		if c.kind = opened; probe || t.open() {
 			c.kind = kept
 		}
 		t.failures++
@@ -225,7 +225,7 @@ func (e *Engine) tend(ctx context.Context) error {
 		case b.failures == 0:
 			errs = append(errs, e.wakeParked(ctx, b.endpoint))
 		case b.openUntil <= e.now():
-			errs = append(errs, e.probe(ctx, b.endpoint))
+			errs = append(errs, e.probe(ctx, b))
 		default:
 			e.sweepBy(b.openUntil)
 		}
@@ -291,8 +291,8 @@ func (e *Engine) wakeParked(ctx context.Context, endpointID string) error {
 }
 
 // probe gives one lane of an endpoint the right to try.
-func (e *Engine) probe(ctx context.Context, endpointID string) error {
-	now := e.now()
+func (e *Engine) probe(ctx context.Context, b *breaker) error {
+	now, endpointID := e.now(), b.endpoint
 	keys, err := texts(e.DB.Reader(ctx), "SELECT key FROM lanes WHERE due < 9223372036854775807 AND lease_until < $1 AND endpoint = $2 ORDER BY due LIMIT 8", now, endpointID)
 	if err != nil {
 		return err
@@ -308,7 +308,7 @@ func (e *Engine) probe(ctx context.Context, endpointID string) error {
 				return err
 			}
 			if len(got) > 0 { // otherwise somebody has it
-				return e.mayProbe(tx, got[0], now)
+				return e.mayProbe(tx, got[0], b, now)
 			}
 		}
 		return nil
@@ -321,7 +321,7 @@ const probeSQL = "UPDATE lanes SET owner = $1, lease_until = $2, due = $3 WHERE 
 
 // mayProbe takes the one try an open breaker allows for a lane that has been
 // claimed before: like everywhere, the lane is locked first.
-func (e *Engine) mayProbe(tx *sqldb.Tx, c claim, now int64) error {
+func (e *Engine) mayProbe(tx *sqldb.Tx, c claim, b *breaker, now int64) error {
 	n, err := tx.Exec("UPDATE breakers SET open_until = $1 WHERE endpoint = $2 AND failures > 0 AND open_until <= $3", now+probeTerm.Milliseconds(), c.endpoint, now)
 	if err != nil {
 		return err
@@ -330,7 +330,13 @@ func (e *Engine) mayProbe(tx *sqldb.Tx, c claim, now int64) error {
 		_, err := tx.Exec(leaveSQL, now, c.done, c.key)
 		return err
 	}
-	tx.AfterCommit(func() { e.accept(c) })
+	tx.AfterCommit(func() {
+		// Another process may have opened it: the next wait is longer than the last one was.
+		e.mu.Lock()
+		e.knowLocked(e.targetLocked(c.endpoint), b)
+		e.mu.Unlock()
+		e.accept(c)
+	})
 	return nil
 }
 

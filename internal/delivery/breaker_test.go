@@ -232,6 +232,39 @@ func TestOpenBreakerSurvivesARestart(t *testing.T) {
 	})
 }
 
+// A process that has never called an endpoint may be the one that tries it for
+// all of them. Its failure counts with those before, and the next try is not
+// later than their number says.
+func TestBreakerOfAnotherProcess(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		c := newClock()
+		s := newSwitched(c, true)
+		w := start(t, db, c, s)
+		w.send(conv(1, "b"), 2)
+		w.flow()
+		for failures, wait := 1, firstProbe; failures <= 5; failures, wait = failures+1, 2*wait {
+			if n := w.count("SELECT failures FROM breakers"); n != failures {
+				t.Fatalf("%d failures, want %d", n, failures)
+			}
+			w.kill()
+			s.take()
+			w = start(t, db, c, s)
+			w.pass(wait * 13 / 10)
+			w.flow()
+			if n := len(s.take()); n != 1 {
+				t.Fatalf("%d tries about %v after failure %d, want one", n, wait, failures)
+			}
+		}
+		s.down.Store(false)
+		w.pass(time.Minute)
+		w.flow()
+		if n := w.count("SELECT count(*) FROM events WHERE status <> 'processed'"); n != 0 {
+			t.Errorf("%d events are left", n)
+		}
+	})
+}
+
 func TestResetTriesAgainAtOnce(t *testing.T) {
 	t.Parallel()
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
