@@ -5,12 +5,14 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"parley/internal/api"
 	"parley/internal/bot"
+	"parley/internal/bus"
 )
 
 // patient is a time limit that a slow machine does not come near, in seconds.
@@ -169,4 +171,38 @@ func (letters) Read(p []byte) (int, error) {
 		p[i] = 'a'
 	}
 	return len(p), nil
+}
+
+// What a cacheable action answered is asked for once by all servers together,
+// until it is too old or there is too much of it.
+func TestServersShareWhatActionsAnswered(t *testing.T) {
+	t.Parallel()
+	wire, now := bus.NewLocal(), time.Unix(1_700_000_000, 0)
+	clock := func() time.Time { return now }
+	a, b := newAnswers(wire, clock), newAnswers(wire, clock)
+	key := func(n int) answerKey { return keyOf(&bot.Installation{}, "now", api.Object(strconv.Itoa(n))) }
+	a.put(key(1), api.Object(`{"at":1}`))
+	for name, c := range map[string]*answers{"the one that asked": a, "the other one": b} {
+		if got := c.get(key(1)); string(got) != `{"at":1}` {
+			t.Errorf("%s has kept %q", name, got)
+		}
+		if got := c.get(key(2)); got != nil {
+			t.Errorf("%s has kept %q for another input", name, got)
+		}
+	}
+	a.put(key(3), append(api.Object(`"`), make([]byte, maxAnswered)...))
+	if b.get(key(3)) != nil {
+		t.Error("an answer was kept that is too large")
+	}
+	wire.Publish(answersTopic, []byte("short")) // what cannot be read harms nobody
+	now = now.Add(answerLife)
+	if b.get(key(1)) != nil {
+		t.Error("an answer was kept for too long")
+	}
+	for n := range maxAnswers + 10 {
+		a.put(key(n), api.Object(`{}`))
+	}
+	if n := len(b.kept); n > maxAnswers {
+		t.Errorf("%d answers are kept, want at most %d", n, maxAnswers)
+	}
 }
