@@ -33,6 +33,14 @@ type change struct {
 	openUntil int64
 	reason    string
 	at        int64
+	resets    int // of the target, when it was made
+}
+
+// outdate forgets a failure of an address that has changed since.
+func (c *change) outdate(t *target) {
+	if c != nil && c.resets != t.resets && c.kind != closed {
+		c.kind = outdated
+	}
 }
 
 type changeKind uint8
@@ -41,7 +49,8 @@ const (
 	opened changeKind = iota
 	kept              // the one try failed too
 	closed
-	unused // the lane that was to try had nothing to send
+	unused   // the lane that was to try had nothing to send
+	outdated // it was about the address before
 )
 
 // backoff is the time until the next try after so many failures in a row.
@@ -97,12 +106,12 @@ func (e *Engine) learn(l *lane, try *try) *change {
 	defer e.mu.Unlock()
 	t, probe := l.t, l.probe
 	l.probe = false
-	c := &change{at: e.now(), reason: try.reason}
+	c := &change{at: e.now(), reason: try.reason, resets: t.resets}
 	switch reached := try.class != endpoint.Unreachable; {
 	case reached && probe:
 		c.kind = closed
 		t.failures = 0
-	case reached || !probe && t.open():
+	case reached || !probe && t.open() || l.resets != t.resets:
 		return nil
 	default:
 		if c.kind = opened; probe || t.open() {
@@ -149,7 +158,7 @@ func (e *Engine) breakerSavedLocked(t *target, c *change, lost bool) {
 		return
 	}
 	t.changing--
-	if lost {
+	if lost || c.kind == outdated {
 		t.readAt = 0
 		return
 	}
@@ -169,8 +178,10 @@ func (e *Engine) closedLocked(t *target) {
 }
 
 // Reset closes the breaker of an endpoint whose address has changed: everything
-// that waits, for it or for another try, is tried after the commit.
+// that waits, for it or for another try, is tried after the commit. So is what
+// is being tried now, if that fails.
 func (e *Engine) Reset(tx *sqldb.Tx, endpointID string) error {
+	e.outdate(endpointID) // before what waits for the row
 	if _, err := tx.Exec(`INSERT INTO breakers (endpoint, failures, open_until, reason, updated_at) VALUES ($1, 0, 0, '', $2)
 		ON CONFLICT (endpoint) DO UPDATE SET failures = 0, open_until = 0, updated_at = excluded.updated_at`, endpointID, e.now()); err != nil {
 		return err
@@ -184,7 +195,17 @@ func (e *Engine) Reset(tx *sqldb.Tx, endpointID string) error {
 		e.changed = append(e.changed, endpointID)
 		e.sweepByLocked(0)
 	})
+	tx.AfterCommit(func() { e.hint(hint{Endpoint: endpointID, Reset: true}) })
 	return nil
+}
+
+// outdate makes what is being tried at an endpoint say nothing about it.
+func (e *Engine) outdate(endpointID string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if t := e.targets[endpointID]; t != nil {
+		t.resets++
+	}
 }
 
 func breakerOpen(tx *sqldb.Tx, endpointID string) (bool, error) {

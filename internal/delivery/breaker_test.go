@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"net/http"
 	"slices"
 	"strconv"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"parley/internal/bus"
 	"parley/internal/endpoint"
 	"parley/internal/sqldb"
 	"parley/internal/sqldb/sqldbtest"
@@ -306,6 +308,60 @@ func TestResetEndsTheWaitForAnotherTry(t *testing.T) {
 			t.Errorf("%d breakers are left", n)
 		}
 	})
+}
+
+// A try that is under way when the address changes says nothing about the new one.
+func TestResetOutdatesWhatIsBeingTried(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]endpoint.Answer{
+		"asked to wait": {Status: 503, Header: http.Header{"Retry-After": {"86400"}}},
+		"failed":        {Status: 500},
+		"unreachable":   {Status: 502},
+	} {
+		for where, other := range map[string]bool{"here": false, "on another node": true} {
+			t.Run(name+" "+where, func(t *testing.T) {
+				t.Parallel()
+				sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+					h, c, b := newCalled(), newClock(), bus.NewLocal()
+					w := engine(t, db, c, h, over(b), func(c *Config) { c.WebhookPauses = []time.Duration{10 * time.Hour} })
+					w.webhook = true
+					w.run()
+					by := w
+					if other {
+						by = engine(t, db, c, h, over(b))
+					}
+					id := w.send(conv(1, "b"), 1)[0]
+					await(t, h.calls, "the first try")
+					if err := db.Write(t.Context(), func(tx *sqldb.Tx) error { return by.Reset(tx, "bot:b") }); err != nil {
+						t.Fatal(err)
+					}
+					for other && !w.outdated("bot:b") {
+						w.stillRunning()
+					}
+					h.answers <- answer
+					for len(h.calls) == 0 { // it comes back by itself
+						w.pass(time.Millisecond)
+						w.stillRunning()
+					}
+					await(t, h.calls, "the next try")
+					h.answers <- endpoint.Answer{Status: 200}
+					w.flow()
+					if got, want := w.event(id), (event{"processed", "", 2}); got != want {
+						t.Errorf("event %+v, want %+v", got, want)
+					}
+					if n := w.count("SELECT count(*) FROM breakers"); n != 0 {
+						t.Errorf("%d breakers are left", n)
+					}
+				})
+			})
+		}
+	}
+}
+
+func (w *world) outdated(endpointID string) bool {
+	w.Engine.mu.Lock()
+	defer w.Engine.mu.Unlock()
+	return w.targets[endpointID].resets > 0
 }
 
 // A probe that finds nothing to send must not end the probing.

@@ -102,6 +102,8 @@
 // due, and the row goes. Lanes are parked only under the lock of an open row, so
 // none misses the waking, and a process that dies in the middle of it leaves the
 // mark for the next sweep.
+// Reset, for an endpoint whose address has changed, does the same at once; a try
+// that was under way then opens no breaker and waits for no pause.
 // A copy of the row is kept in memory for a second, or for as long as nobody
 // else can change it.
 //

@@ -84,13 +84,14 @@ func (e *Engine) handOver(c claim, owner string) {
 const topic = "lane"
 
 // hint says: lanes are free (no Key), the holder of a lane should look at it,
-// or the breaker of an endpoint has changed.
+// or the breaker of an endpoint has changed, maybe because its address has.
 type hint struct {
 	From     string `json:"from"`
 	Key      string `json:"key,omitempty"`
 	Owner    string `json:"owner,omitempty"`
 	Seq      int64  `json:"seq,omitempty"`
 	Endpoint string `json:"endpoint,omitempty"`
+	Reset    bool   `json:"reset,omitempty"`
 }
 
 func (e *Engine) hint(h hint) {
@@ -116,6 +117,9 @@ func (e *Engine) hear(data []byte) {
 	case h.Key == "" && h.Endpoint == "":
 		e.sweepSoon()
 	case h.Key == "":
+		if h.Reset {
+			e.outdate(h.Endpoint)
+		}
 		e.mu.Lock()
 		if t := e.targets[h.Endpoint]; t != nil {
 			t.readAt = 0

@@ -24,6 +24,7 @@ type lane struct {
 	lost     bool    // somebody else holds the lane
 	leave    leave
 	due      int64 // when to come back, for leave
+	resets   int   // of its target, when its source was last asked
 }
 
 type state uint8
@@ -59,6 +60,7 @@ type target struct {
 	reason    string
 	readAt    int64 // 0 = read it again before the next try
 	changing  int   // changes made here that are not committed yet
+	resets    int   // times that Reset was called: what a try says that began before is of no use
 }
 
 func (t *target) open() bool { return t.failures > 0 }

@@ -19,7 +19,7 @@ type pass struct {
 
 	gone bool // the lane is given up
 	lost bool // somebody else has it, nothing was written
-	back bool // it was to be parked and the breaker is closed
+	back bool // it was to wait, and there is no reason any more
 }
 
 // save writes the outcomes of a lane with the next commit. One closure of a
@@ -48,6 +48,10 @@ func (e *Engine) found(l *lane) pass {
 		if e.stopping && p.leave == stay && !p.idle {
 			p.leave, p.due = later, e.now()
 		}
+		p.back = p.leave == later && l.resets != l.t.resets && !e.stopping
+	}
+	for i := range p.entries {
+		p.entries[i].breaker.outdate(l.t)
 	}
 	return p
 }
@@ -178,9 +182,11 @@ func (e *Engine) saved(l *lane, p *pass, err error) {
 		l.lost = true // the worker that has it finds out before its next try
 	default:
 		l.seq, l.until, l.lost = max(l.seq, p.seq), max(l.until, p.until), false
+		if p.back && p.leave == park {
+			e.closedLocked(l.t)
+		}
 		if p.back {
 			l.leave = stay
-			e.closedLocked(l.t)
 		}
 		e.goOnLocked(l)
 	}

@@ -60,6 +60,7 @@ func (e *Engine) worker() {
 func (e *Engine) serve(l *lane) bool {
 	e.mu.Lock()
 	after, known := l.position, l.seq
+	l.resets = l.t.resets
 	hold := !e.stopping && !l.lost && l.until-e.now() > (term/4).Milliseconds()
 	e.mu.Unlock()
 	if !hold {
