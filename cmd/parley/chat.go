@@ -251,8 +251,12 @@ func (p *program) hear(t *talk, stream *http.Response, heard chan<- struct{}) er
 		if json.Unmarshal([]byte(data), &signal) != nil || signal.Type != "message_created" {
 			return nil // a ping, or a signal of another kind
 		}
+		before := len(t.printed)
 		if err := p.print(t, signal.Data); err != nil {
 			return err
+		}
+		if len(t.printed) == before {
+			return nil // one's own, or of an earlier talk
 		}
 		select {
 		case heard <- struct{}{}:

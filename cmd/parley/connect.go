@@ -1,13 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"parley/internal/app"
 )
@@ -27,7 +30,7 @@ const tokenEnv = "PARLEY_TOKEN"
 // Where none runs, the data is opened for the moment, and no token is needed:
 // whoever may open it may do everything. create lets it make what is missing.
 func (p *program) connect(ctx context.Context, cfg app.Config, create bool, fn func(context.Context, *connection) error) error {
-	server, running, err := app.FindServer(cfg.Data)
+	server, running, err := awaitServer(ctx, cfg.Data)
 	if err != nil && !errors.Is(err, app.ErrNoServer) {
 		return err
 	}
@@ -39,17 +42,58 @@ func (p *program) connect(ctx context.Context, cfg app.Config, create bool, fn f
 		if token == "" {
 			return fmt.Errorf("a server uses %s (process %d), so this goes through its API and needs a token: set %s, or stop the server first", cfg.Data, server.PID, tokenEnv)
 		}
-		base := server.Local
-		if base == "" {
-			base = server.URL
-		}
-		return fn(ctx, &connection{newClient(base, token), server, true, token})
+		return fn(ctx, &connection{newClient(address(server), token), server, true, token})
 	}
 	return app.Offline(ctx, cfg, create, func(ctx context.Context, h http.Handler, passing string) error {
 		c := newClient("http://parley", passing)
 		c.http = &http.Client{Transport: inProcess{h}}
 		return fn(ctx, &connection{c, server, false, token})
 	})
+}
+
+// awaitPause is how long to wait before a server that does not answer is looked
+// for again.
+const awaitPause = 50 * time.Millisecond
+
+// awaitServer is app.FindServer that waits for who has the data and takes no
+// connections: a server that is stopping, or another command.
+func awaitServer(ctx context.Context, data string) (app.Server, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	for {
+		server, running, err := app.FindServer(data)
+		if err != nil || !running {
+			return server, running, err
+		}
+		refused := answers(ctx, server)
+		if refused == nil {
+			return server, true, nil
+		}
+		select {
+		case <-ctx.Done():
+			return server, true, fmt.Errorf("process %d uses %s and does not answer: %w", server.PID, data, refused)
+		case <-time.After(awaitPause):
+		}
+	}
+}
+
+// address is where commands reach a server.
+func address(s app.Server) string { return cmp.Or(s.Local, s.URL) }
+
+// answers gives the error of the connection to a server. What else may be wrong
+// with it, its requests tell.
+func answers(ctx context.Context, s app.Server) error {
+	if address(s) == "" {
+		return errors.New("it has no address") // it has just begun, or is a command
+	}
+	resp, err := newClient(address(s), "").send(ctx, "GET", "/healthz", nil)
+	if err == nil {
+		return resp.Body.Close()
+	}
+	if _, broken := errors.AsType[*net.OpError](err); broken || errors.Is(err, io.EOF) || ctx.Err() != nil {
+		return err
+	}
+	return nil
 }
 
 // knownToken is the token of the environment, or that of parley dev.

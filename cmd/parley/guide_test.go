@@ -47,7 +47,7 @@ func TestTheGuideToTheMessagingAPICanBePasted(t *testing.T) {
 			if !strings.Contains(body, want) {
 				t.Errorf("the endpoint got %s, want %s", body, want)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("the endpoint waits for %s in vain", want)
 		}
 	}

@@ -15,9 +15,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"parley/spec"
 )
+
+// patience is what a slow machine does not come near.
+const patience = 60 * time.Second
 
 // cli runs the command line as a terminal would, with an environment of its own.
 type cli struct {
@@ -76,6 +80,8 @@ func (c cli) dev(data string) (printed string, stop func()) {
 	case status := <-done:
 		done <- status
 		c.t.Fatalf("parley dev ended with status %d before it was ready", status)
+	case <-time.After(patience):
+		c.t.Fatal("parley dev does not become ready")
 	}
 	return said.text, stop
 }

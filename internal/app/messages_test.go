@@ -49,7 +49,7 @@ func (s *replies) next(t *testing.T) map[string]any {
 	select {
 	case body := <-s.got:
 		return body
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the response endpoint waits in vain")
 		return nil
 	}

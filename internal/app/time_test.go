@@ -52,7 +52,7 @@ func TestTime(t *testing.T) {
 				select {
 				case e := <-got:
 					return e
-				case <-time.After(30 * time.Second):
+				case <-time.After(time.Minute):
 					t.Fatal("the bot got nothing")
 					return nil
 				}

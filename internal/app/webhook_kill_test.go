@@ -42,7 +42,7 @@ func (k *killed) serve(t *testing.T) {
 	must(t, err)
 	cfg.Dev, cfg.Version = true, "test"
 	cfg.webhookPauses = []time.Duration{20 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond}
-	cfg.webhookLimit = 250 * time.Millisecond
+	cfg.webhookLimit = time.Second
 	a, err := New(context.Background(), cfg)
 	must(t, err)
 	must(t, a.Run(context.Background()))
@@ -56,7 +56,7 @@ func (k *killed) start() {
 	k.cmd.Env = append(os.Environ(), killedEnv+"="+string(env))
 	k.cmd.Stderr = os.Stderr
 	must(k.t, k.cmd.Start())
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		resp, err := http.Get("http://" + k.Addr + "/readyz")
 		if err == nil {
@@ -266,12 +266,16 @@ func TestNoSignalIsLostBetweenAMoodyWebhookAndAKilledServer(t *testing.T) {
 	}
 }
 
+// freeAddr is an address below those that others are given while this one is free.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	for {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15_000+rand.IntN(15_000)))
+		if err == nil {
+			must(t, l.Close())
+			return l.Addr().String()
+		}
+	}
 }
 
 // setUp sets the webhook of the echo bot's chat and returns its door.

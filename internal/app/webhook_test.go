@@ -115,7 +115,7 @@ func listened(t *testing.T, req *http.Request, n int) []string {
 // until waits for what the server does by itself.
 func (s *server) until(what string, true func() bool) {
 	s.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !true() {
 		if time.Now().After(deadline) {
 			s.t.Fatalf("waited in vain until %s", what)
@@ -243,7 +243,7 @@ func TestAWebhookMustBeOneThatCanBeCalled(t *testing.T) {
 // Chats whose webhooks hang keep nobody from those whose webhook does not.
 func TestHangingWebhooksDelayNobody(t *testing.T) {
 	t.Parallel()
-	s := start(t, nil)
+	s := start(t, func(c *Config) { c.webhookLimit = time.Hour })
 	hang := make(chan struct{})
 	stuck := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		select {
@@ -271,12 +271,9 @@ func TestHangingWebhooksDelayNobody(t *testing.T) {
 	}
 	v := s.visit(s.door(botID))
 	for i := range 20 {
-		before, begun := to.count(), time.Now()
+		before := to.count()
 		v.say(fmt.Sprint(i))
 		s.until("the quick one was told", func() bool { return to.count() > before })
-		if took := time.Since(begun); took > 5*time.Second {
-			t.Errorf("message %d took %v", i, took)
-		}
 	}
 	s.until("all was told of", func() bool { return to.count() == 20 })
 	for i, text := range to.got {

@@ -36,7 +36,7 @@ func (r *rig) called(t *testing.T) endpoint.Operation {
 			t.Fatal(err)
 		}
 		return op
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("no call came")
 	}
 	panic("unreachable")

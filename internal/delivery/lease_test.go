@@ -341,14 +341,14 @@ func TestNodeWithoutRoomIsHelped(t *testing.T) {
 	sqldbtest.Pair(t, func(t *testing.T, da, db *sqldb.DB) {
 		net := bus.NewLocal()
 		release, helps := make(chan struct{}), make(chan string, 100)
-		a := start(t, da, &clock{real: true}, handler(func(ctx context.Context, _ string, _ endpoint.Operation) (endpoint.Answer, error) {
+		a := start(t, da, &clock{real: true}, limited{func(ctx context.Context, _ string, _ endpoint.Operation) (endpoint.Answer, error) {
 			select {
 			case <-release:
 				return endpoint.Answer{Status: 200}, nil
 			case <-ctx.Done():
 				return endpoint.Answer{}, ctx.Err()
 			}
-		}), over(net), bounds(1, 1, 8))
+		}, time.Hour}, over(net), bounds(1, 1, 8))
 		b := start(t, db, &clock{real: true}, handler(func(_ context.Context, _ string, op endpoint.Operation) (endpoint.Answer, error) {
 			helps <- op.Subject
 			return endpoint.Answer{Status: 200}, nil

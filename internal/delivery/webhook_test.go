@@ -369,7 +369,7 @@ func TestManySlowEndpointsSlowNobodyElse(t *testing.T) {
 		const slow, lanes = 20, 12
 		var stuck atomic.Int32
 		delivered := make(chan string, 100)
-		w := engine(t, db, &clock{real: true}, handler(func(ctx context.Context, endpointID string, op endpoint.Operation) (endpoint.Answer, error) {
+		w := engine(t, db, &clock{real: true}, limited{func(ctx context.Context, endpointID string, op endpoint.Operation) (endpoint.Answer, error) {
 			if endpointID != "bot:quick" {
 				stuck.Add(1)
 				<-ctx.Done()
@@ -377,7 +377,7 @@ func TestManySlowEndpointsSlowNobodyElse(t *testing.T) {
 			}
 			delivered <- op.Subject
 			return endpoint.Answer{Status: 200}, nil
-		}), bounds(64, 8, 100))
+		}, time.Hour}, bounds(64, 8, 100))
 		w.webhook = true
 		w.run()
 		for n := range slow * lanes {

@@ -448,7 +448,7 @@ func await[T any](t testing.TB, c <-chan T, what string) T {
 		return v
 	case <-t.Context().Done():
 		t.Fatalf("waiting for %s", what)
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("waiting for %s took too long", what)
 	}
 	panic("unreachable")

@@ -34,12 +34,12 @@ func TestTable(t *testing.T) {
 		t.Error("a lease without a database was made")
 	}
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
-		l := table(t, db, 1200*time.Millisecond)
-		leasetest.Run(t, l, table(t, db, 1200*time.Millisecond))
+		l := table(t, db, 5*time.Second)
+		leasetest.Run(t, l, table(t, db, 5*time.Second))
 	})
 	t.Run("two nodes", func(t *testing.T) {
 		sqldbtest.Pair(t, func(t *testing.T, a, b *sqldb.DB) {
-			leasetest.Run(t, table(t, a, 1200*time.Millisecond), table(t, b, 1200*time.Millisecond))
+			leasetest.Run(t, table(t, a, 5*time.Second), table(t, b, 5*time.Second))
 		})
 	})
 }
@@ -78,7 +78,7 @@ func TestSilentHolder(t *testing.T) {
 func TestLongJob(t *testing.T) {
 	t.Parallel()
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
-		const term = 1500 * time.Millisecond
+		const term = 5 * time.Second
 		a, b := table(t, db, term), table(t, db, term)
 		var over atomic.Bool
 		next := make(chan error, 1)
@@ -114,7 +114,7 @@ func TestStolen(t *testing.T) {
 	t.Parallel()
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
 		runs := 0
-		err := table(t, db, 600*time.Millisecond).Hold(t.Context(), "job", func(ctx context.Context) error {
+		err := table(t, db, 2*time.Second).Hold(t.Context(), "job", func(ctx context.Context) error {
 			if runs++; runs == 2 {
 				return nil
 			}
@@ -136,7 +136,7 @@ func TestStolen(t *testing.T) {
 func TestCutOff(t *testing.T) {
 	t.Parallel()
 	sqldbtest.Pair(t, func(t *testing.T, a, b *sqldb.DB) {
-		const term = 900 * time.Millisecond
+		const term = 3 * time.Second
 		stopped := make(chan struct{})
 		ctx, cancel := context.WithCancel(t.Context())
 		held, ended := make(chan struct{}), make(chan error, 1)

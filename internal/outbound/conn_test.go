@@ -132,7 +132,7 @@ func TestALargeBodyNobodyReads(t *testing.T) {
 	done := make(chan struct{})
 	base := speak(t, func(net.Conn) { <-done })
 	defer close(done)
-	if _, err := post(t, t.Context(), local(t), base, strings.Repeat("x", 16<<20), Limits{Timeout: 2 * time.Second}); !isA[*TimeoutError](err) {
+	if _, err := post(t, t.Context(), local(t), base, strings.Repeat("x", 16<<20), Limits{Timeout: 5 * time.Second}); !isA[*TimeoutError](err) {
 		t.Errorf("got %T %v, want *TimeoutError", err, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -316,7 +316,7 @@ func TestWhereAListenerStarts(t *testing.T) {
 		r.addAt("t", []byte(body(pos+1)), long)
 	}
 	fresh, behind, ahead := r.open(t, "", -1), r.open(t, "", 2), r.open(t, "", 1000)
-	r.publish(1)
+	r.notify(r.addAt("t", []byte(body(4)), justNow()), body(4))
 	fresh.wants(4, 4)
 	behind.wants(3, 4)
 	ahead.wants(4, 4)

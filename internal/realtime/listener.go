@@ -337,16 +337,16 @@ func (l *listener) retireLocked(why cause) cause {
 // leave ends the stream's connection and takes it out of the hub. It runs once
 // per listener, without any lock.
 func (l *listener) leave(why cause) {
+	cut := l.sink != nil && !why.clean()
+	if cut && why != left { // whoever finds it gone finds it counted
+		l.hub.metrics.cuts.WithLabelValues(string(why)).Inc()
+	}
 	l.hub.detach(l)
 	switch {
-	case l.sink == nil:
-	case why.clean():
-		l.sink.finish(why)
-	default:
+	case cut:
 		l.sink.cut()
-		if why != left {
-			l.hub.metrics.cuts.WithLabelValues(string(why)).Inc()
-		}
+	case l.sink != nil:
+		l.sink.finish(why)
 	}
 	if l.done != nil {
 		close(l.done)

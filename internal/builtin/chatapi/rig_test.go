@@ -33,7 +33,7 @@ import (
 )
 
 // patience is how long a test waits for what must come.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // rig is a Service with everything real around it: database, messaging,
 // delivery, hub and a server on loopback. The doors and, below /v1, the Runtime

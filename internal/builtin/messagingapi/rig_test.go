@@ -26,7 +26,7 @@ import (
 )
 
 // patience is how long a test waits for what must come.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // rig is a Service with everything real around it: database, messaging,
 // delivery, the gate, a response endpoint and a server on loopback. The doors

@@ -60,7 +60,7 @@ func operation(body string) endpoint.Operation {
 
 // within bounds a test that would otherwise hang.
 func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -163,15 +163,15 @@ func stuck(t *testing.T) (peer http.Handler, running <-chan struct{}) {
 
 func testTimeLimit(t *testing.T, open Open) {
 	peer, _ := stuck(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	began := time.Now()
 	a, err := open(t, peer).Invoke(ctx, operation("{}"))
 	if got := endpoint.Classify(a, err); got != endpoint.TimedOut {
 		t.Errorf("got %v (%v), want timed out", got, err)
 	}
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("a limit of 500ms took %v", took)
+	if took := time.Since(began); took > time.Minute {
+		t.Errorf("a limit of 2s took %v", took)
 	}
 }
 

@@ -102,7 +102,8 @@ func SQLiteURL(t testing.TB) string {
 	return "sqlite://" + filepath.Join(t.TempDir(), "parley.db")
 }
 
-// PostgresURL names a fresh schema, dropped with the test.
+// PostgresURL names a fresh schema, dropped with the test. Its sessions have more
+// time than those of a server: on a busy machine many wait for each other.
 func PostgresURL(t testing.TB) string {
 	t.Helper()
 	base, err := cluster()
@@ -118,7 +119,11 @@ func PostgresURL(t testing.TB) string {
 			t.Errorf("drop the schema: %v", err)
 		}
 	})
-	return with(base, "search_path", name)
+	u := with(base, "search_path", name)
+	for _, limit := range []string{"statement_timeout", "idle_in_transaction_session_timeout"} {
+		u = with(u, limit, "60s")
+	}
+	return u
 }
 
 // own is kept here because the server ends when nothing refers to it any more.
