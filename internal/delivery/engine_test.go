@@ -53,7 +53,7 @@ func TestSlowEndpointSlowsNobodyElse(t *testing.T) {
 		var stuck atomic.Int32
 		delivered := make(chan string, 100)
 		full := make(chan struct{}, 300)
-		w := start(t, db, &clock{real: true}, handler(func(ctx context.Context, endpointID string, op endpoint.Operation) (endpoint.Answer, error) {
+		w := start(t, db, &clock{real: true}, limited{func(ctx context.Context, endpointID string, op endpoint.Operation) (endpoint.Answer, error) {
 			if endpointID == "bot:slow" {
 				stuck.Add(1)
 				full <- struct{}{}
@@ -62,7 +62,7 @@ func TestSlowEndpointSlowsNobodyElse(t *testing.T) {
 			}
 			delivered <- op.Subject
 			return endpoint.Answer{Status: 200}, nil
-		}), bounds(32, 8, 64))
+		}, time.Hour}, bounds(32, 8, 64))
 		for n := range 300 {
 			w.send(conv(n, "slow"), 1)
 		}
