@@ -90,7 +90,7 @@ type talk struct {
 	last  string   // position of the last signal
 }
 
-var client = &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+var client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 
 // call sends one request of the chat user and decodes a good answer into out.
 func (c *talk) call(ctx context.Context, method, path, idempotency string, in, out any) (status int, err error) {
@@ -159,7 +159,7 @@ func (c *talk) write(ctx context.Context) {
 // send outlives the writer's context: a message that is under way is brought to its end.
 func (c *talk) send(text string) error {
 	in := map[string]any{"conversationId": c.id, "payload": payload{"text", text}}
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
@@ -273,7 +273,7 @@ func (c *talk) check(t *testing.T) {
 	if c.err != nil {
 		t.Errorf("%s: %v", c.name, c.err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

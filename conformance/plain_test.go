@@ -250,7 +250,7 @@ func (p *plain) arrived(conversation string, want []string) {
 	if len(want) == 0 {
 		p.t.Errorf("conversation %s: nothing was written", conversation)
 	}
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(3 * time.Minute)
 	for {
 		p.mu.Lock()
 		got := slices.Clone(p.out[conversation])

@@ -129,7 +129,7 @@ func run(t *testing.T, env string) results {
 		"--test-reporter=spec", "--test-reporter-destination=stdout",
 		"--test-reporter=./lib/reporter.mjs", "--test-reporter-destination=" + cases,
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "node", append(args, suites...)...)
 	// The suites and their bots are children of node: they go with it.

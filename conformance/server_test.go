@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -109,7 +110,7 @@ func (s *server) start() {
 
 func (s *server) ready() {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -153,8 +154,8 @@ func (s *server) end() {
 	_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have ended in between
 	select {
 	case <-s.gone:
-	case <-time.After(30 * time.Second):
-		s.t.Error("parley did not end within 30 s of SIGTERM")
+	case <-time.After(time.Minute):
+		s.t.Error("parley did not end within a minute of SIGTERM")
 		_ = s.cmd.Process.Kill() // the same
 		<-s.gone
 	}
@@ -204,13 +205,18 @@ func stderr(err error) string {
 	return ""
 }
 
-// freeAddr finds a port that is free now. It stays the same over restarts.
+// freeAddr finds a port that is free now. It stays the same over restarts, so it
+// lies below those that others are given meanwhile.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15_000+rand.IntN(15_000)))
+		if err != nil {
+			continue
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return l.Addr().String()
 	}
-	defer l.Close()
-	return l.Addr().String()
 }

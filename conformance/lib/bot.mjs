@@ -24,7 +24,7 @@ async function start(name, port = 0) {
     child.kill('SIGKILL')
     return within(exited, `end of the ${name} process`)
   }
-  const ready = await told.wait((m) => m.kind === 'ready', `${name} process`, 20_000)
+  const ready = await told.wait((m) => m.kind === 'ready', `${name} process`)
   return {
     ...told,
     port: ready.port,

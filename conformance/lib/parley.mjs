@@ -25,7 +25,7 @@ const suite = basename(process.argv[1], '.test.mjs')
 
 // test is a case of the suite: what fn asserts, and that every answer seen meanwhile was as published.
 export function test(name, fn, options = {}) {
-  nodeTest(`${suite}: ${name}`, { timeout: 40_000, ...options }, async (t) => {
+  nodeTest(`${suite}: ${name}`, { timeout: 180_000, ...options }, async (t) => {
     takeProblems()
     try {
       await fn(t)
@@ -57,8 +57,11 @@ export async function rejects(work, name, message) {
   return thrown
 }
 
+// patience bounds how long a failing case waits; a slow machine does not come near it.
+const patience = 60_000
+
 // within gives work a limit in time; an unanswered promise says what it waited for.
-export async function within(work, what, ms = 15_000) {
+export async function within(work, what, ms = patience) {
   const stop = new AbortController()
   const late = pause(ms, undefined, { signal: stop.signal }).then(() => assert.fail(`no ${what} within ${ms} ms`))
   try {
@@ -70,7 +73,7 @@ export async function within(work, what, ms = 15_000) {
 }
 
 // until asks again until the answer is truthy, for facts that have no signal.
-export async function until(ask, what, ms = 15_000) {
+export async function until(ask, what, ms = patience) {
   const end = Date.now() + ms
   for (;;) {
     const answer = await ask()

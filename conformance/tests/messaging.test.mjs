@@ -311,11 +311,11 @@ test('refusals: one request with everything wrong is told one thing after the ot
 test('without an endpoint: replies in the answer, for those who wait', async () => {
   await fails(env.PARLEY_MESSAGING_URL, message(), {}, 400, 'InvalidPayload', '?wait=10')
   const sent = message()
-  const { status, body } = await post(`${env.PARLEY_MESSAGING_URL}?wait=20`, sent)
+  const { status, body } = await post(`${env.PARLEY_MESSAGING_URL}?wait=60`, sent)
   assert.deepEqual([status, body.finished, body.replies.map((m) => [m.direction, m.payload])], [200, true, [['outgoing', { text: 'hello' }]]])
-  assert.deepEqual(await post(`${env.PARLEY_MESSAGING_URL}?wait=20`, sent), { status, body })
+  assert.deepEqual(await post(`${env.PARLEY_MESSAGING_URL}?wait=60`, sent), { status, body })
   const bot = await open()
-  const waited = await post(`${bot.webhookUrl}?wait=20`, message({ text: 'twice' }))
+  const waited = await post(`${bot.webhookUrl}?wait=60`, message({ text: 'twice' }))
   assert.deepEqual([waited.body.finished, waited.body.replies.map((m) => m.payload.text)], [true, ['one', 'two']])
   assert.deepEqual([(await bot.replies.next()).body.payload.text, (await bot.replies.next()).body.payload.text], ['one', 'two'])
   for (const wait of ['0', '61', 'long']) await fails(`${bot.webhookUrl}?wait=${wait}`, message(), {}, 400, 'InvalidPayload', 'wait must be a number of seconds')
@@ -327,7 +327,7 @@ test('an endpoint that fails gets everything in the end, in order', async () => 
   let n = 0
   const bot = await open(() => (++n === 3 ? 500 : 200))
   const { conversationId } = message()
-  for (const text of ['a', 'b', 'c', 'd']) await post(`${bot.webhookUrl}?wait=20`, message({ conversationId, text }))
+  for (const text of ['a', 'b', 'c', 'd']) await post(`${bot.webhookUrl}?wait=60`, message({ conversationId, text }))
   const said = []
   while (said.at(-1) !== 'You said: d') said.push((await bot.replies.next('reply')).body.payload.text)
   assert.deepEqual([...new Set(said)], ['You said: a', 'You said: b', 'You said: c', 'You said: d'])

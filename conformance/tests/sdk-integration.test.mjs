@@ -194,7 +194,7 @@ test('an integration that is down gets what waited, in order, when it is back', 
   }
   const again = await startIntegration(other.port)
   const out = () => again.all.filter((m) => m.kind === 'out').map((m) => m.text)
-  await until(() => out().length === 3, 'what waited', 30_000)
+  await until(() => out().length === 3, 'what waited')
   assert.deepEqual(out(), ['late 0', 'late 1', 'late 2'])
   await again.stop()
 })

@@ -119,7 +119,7 @@ test('the integration guide: its two errors, word for word', async () => {
 // "setTimeout(() => { … }, 3000)": whoever asks with ?wait needs neither the pause nor the second request.
 test('the integration guide: the reply comes with the answer to one who waits', async () => {
   const t = await talk(bot.chatUrl)
-  const url = `${apiUrl}/v1/chat/messages/?wait=10`
+  const url = `${apiUrl}/v1/chat/messages/?wait=60`
   const body = JSON.stringify({ userId: t.client.user.id, conversationId: t.id, type: 'text', payload: { text: 'Hey There!' }, tags: {} })
   const headers = { 'Content-type': 'application/json', Authorization: bearer(), 'x-bot-id': bot.id, 'x-integration-id': bot.integrationId }
   const { status, data } = await axios.post(url, body, { headers })

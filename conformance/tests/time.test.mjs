@@ -25,16 +25,16 @@ const schedule = (n, when, more = {}) => bot.client.createEvent({ type: 'timely'
 const status = (id) => bot.client.getEvent({ id }).then((r) => r.event.status)
 
 test('a scheduled event waits for its time and keeps its id', async () => {
-  const event = await schedule(1, { delay: 1200 })
+  const event = await schedule(1, { delay: 4000 })
   assert.deepEqual([event.status, event.failureReason], ['scheduled', null])
-  const due = Date.parse(event.createdAt) + 1200
+  const due = Date.parse(event.createdAt) + 4000
   assert.ok((await bot.client.listEvents({ status: 'scheduled' })).events.some((e) => e.id === event.id))
   const got = await timely(1)
   assert.equal(got.id, event.id)
   assert.ok(got.at >= due, `${due - got.at} ms early`)
   await until(async () => (await status(event.id)) === 'processed', 'the end of the event')
   assert.equal((await bot.client.getEvent({ id: event.id })).event.createdAt, event.createdAt)
-  const other = await schedule(2, { dateTime: inMs(800) })
+  const other = await schedule(2, { dateTime: inMs(4000) })
   assert.equal(other.status, 'scheduled')
   assert.equal((await timely(2)).id, other.id)
 })
@@ -85,12 +85,12 @@ test('a scheduled message is made at its time, as it was promised', async () => 
     const m = r.messages.find((m) => m.payload.text === 'You said: hello')
     return bot.client.getConversation({ id: m.conversationId })
   })
-  const when = inMs(1500)
+  const when = inMs(6000)
   const later = (more) =>
     bot.client.createMessage({ conversationId: conversation.id, userId: bot.id, type: 'text', payload: { text: 'later' }, tags: {}, ...more }).then((r) => r.message)
   const message = await later({ schedule: { dateTime: when } })
   assert.deepEqual([message.createdAt, message.direction, message.payload], [when, 'outgoing', { text: 'later' }])
-  const taken = await later({ schedule: { delay: 1000 } })
+  const taken = await later({ schedule: { delay: 6000 } })
   await rejects(bot.client.getMessage({ id: message.id }), 'ResourceNotFound')
   await bot.client.deleteMessage({ id: taken.id })
   await later({ payload: { text: 'now' } })
@@ -112,7 +112,7 @@ test('getOrCreateMessage finds what is promised and what was made of it', async 
     bot.integration
       .getOrCreateMessage({ conversationId: conversation.id, userId: user.id, type: 'text', payload: { text: 'x' }, tags: { fid }, ...more })
       .then((r) => r.message)
-  const first = await get({ schedule: { delay: 1000 } })
+  const first = await get({ schedule: { delay: 4000 } })
   assert.deepEqual(await get({ schedule: { delay: 9000 } }), first)
   assert.deepEqual(await get(), first)
   const heard = await program.wait((m) => m.kind === 'message' && m.conversationId === conversation.id, 'the message')
@@ -123,13 +123,13 @@ test('getOrCreateMessage finds what is promised and what was made of it', async 
 
 test('a state expires when it has been idle, and the bot is told once', async () => {
   const key = { type: 'bot', id: bot.id, name: 'session' }
-  const { state } = await bot.client.setState({ ...key, payload: { n: 1 }, expiry: 1500 })
-  await pause(1000)
+  const { state } = await bot.client.setState({ ...key, payload: { n: 1 }, expiry: 6000 })
+  await pause(2000)
   await bot.client.getState(key) // it is in use
   const used = Date.now()
   const told = await program.wait((m) => m.kind === 'expired' && m.state.name === 'session', 'the end of the state')
   assert.deepEqual(told.state, state)
-  assert.ok(told.at >= used + 1400, `told ${told.at - used} ms after its last use`)
+  assert.ok(told.at >= used + 5900, `told ${told.at - used} ms after its last use`)
   await rejects(bot.client.getState(key), 'ResourceNotFound')
   await bot.client.setState({ ...key, payload: { n: 2 }, expiry: 60_000 })
   assert.deepEqual((await bot.client.setStateExpiry({ ...key, expiry: null })).state.payload, { n: 2 })
@@ -147,7 +147,7 @@ test('a state expires when it has been idle, and the bot is told once', async ()
 test('states are held against what the bot declares, and have the expiry it declares', async () => {
   const { id, client } = bot
   const schema = { type: 'object', properties: { n: { type: 'number' } }, required: ['n'], additionalProperties: false }
-  await admin().updateBot({ id, states: { counted: { type: 'bot', schema, expiry: 700 } } })
+  await admin().updateBot({ id, states: { counted: { type: 'bot', schema, expiry: 4000 } } })
   const key = { type: 'bot', id, name: 'counted' }
   const bad = /payload\.n/
   await rejects(client.setState({ ...key, payload: { n: 'one' } }), 'InvalidDataFormat', bad)
@@ -178,13 +178,13 @@ test('recurring events that never come or that nobody may make are refused by na
 test(
   'a recurring event comes round by the minute',
   async () => {
-    const got = await program.wait((m) => m.kind === 'timely' && m.payload.recurs, 'the recurring event', 70_000)
+    const got = await program.wait((m) => m.kind === 'timely' && m.payload.recurs, 'the recurring event', 120_000)
     const minute = Math.ceil(started / 60_000) * 60_000
-    assert.ok(got.at >= minute && got.at < minute + 5_000, `came ${got.at - minute} ms after the minute`)
+    assert.ok(got.at >= minute && got.at < minute + 60_000, `came ${got.at - minute} ms after the minute`)
     assert.equal(await status(got.id).then((s) => ['pending', 'processed'].includes(s)), true)
     const { minutely } = (await admin().getBot({ id: bot.id })).bot.recurringEvents
     assert.deepEqual([minutely.failedAttempts, minutely.lastFailureReason, minutely.type], [0, null, 'timely'])
     await admin().updateBot({ id: bot.id, recurringEvents: { minutely: null } })
   },
-  { timeout: 90_000 },
+  { timeout: 180_000 },
 )

@@ -14,7 +14,7 @@ before(async () => {
 after(() => program?.stop())
 
 // ask posts a text of the user of a talk at the door of its bot, and waits.
-const ask = (t, text, { wait = 30, headers = {}, base = bot.chatUrl } = {}) =>
+const ask = (t, text, { wait = 60, headers = {}, base = bot.chatUrl } = {}) =>
   raw('POST', `/messages?wait=${wait}`, {
     base,
     token: null,
@@ -37,7 +37,7 @@ test('the Chat API: the replies are the messages that listener and list show', a
 
 test('the Runtime API: as the integration, to create, to get or create, and to do all at once', async () => {
   const headers = { 'x-bot-id': bot.id, 'x-integration-id': bot.integrationId }
-  const post = async (path, body) => (await raw('POST', `/v1/chat/${path}?wait=30`, { headers, body })).body
+  const post = async (path, body) => (await raw('POST', `/v1/chat/${path}?wait=60`, { headers, body })).body
   const { conversation } = await bot.integration.createConversation({ channel: 'channel', tags: {} })
   const { user } = await bot.integration.createUser({ tags: {} })
   const message = (text) => ({ type: 'text', payload: { text }, tags: { fid: fresh('message') } })
@@ -65,7 +65,7 @@ test('an Idempotency-Key keeps the plain answer, and a repetition waits for the 
   const t = await talk(bot.chatUrl)
   const headers = { 'idempotency-key': fresh('key') }
   const first = await ask(t, 'count', { headers })
-  const again = await ask(t, 'count', { headers, wait: 5 })
+  const again = await ask(t, 'count', { headers, wait: 60 })
   assert.deepEqual(again.body, first.body)
   assert.equal(again.headers['idempotency-replayed'], 'true')
   const plain = await raw('POST', '/messages', {
