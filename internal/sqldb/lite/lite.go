@@ -119,6 +119,7 @@ const (
 	PrimaryKey        = sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
 	RowID             = sqlite3.SQLITE_CONSTRAINT_ROWID
 	Interrupted       = sqlite3.SQLITE_INTERRUPT
+	Busy              = sqlite3.SQLITE_BUSY // the low byte: there are kinds of it
 	SyncFailed        = sqlite3.SQLITE_IOERR_FSYNC
 	SyncDirFailed     = sqlite3.SQLITE_IOERR_DIR_FSYNC
 	FileSystemCorrupt = sqlite3.SQLITE_IOERR_CORRUPTFS

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func open(t *testing.T, file, pragmas string) *Conn {
+func opened(t *testing.T, file, pragmas string) *Conn {
 	t.Helper()
 	c, err := Open(file, func(s string) string { return s })
 	if err != nil {
@@ -57,7 +57,7 @@ func run(t *testing.T, c *Conn, query string, args ...string) string {
 
 func TestValues(t *testing.T) {
 	t.Parallel()
-	c := open(t, filepath.Join(t.TempDir(), "x.db"), "")
+	c := opened(t, filepath.Join(t.TempDir(), "x.db"), "")
 	s, err := c.Prepare("SELECT $2, $1, $3, $4, $5, $6, $7, $1")
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +90,7 @@ func TestValues(t *testing.T) {
 
 func TestPrepareRefuses(t *testing.T) {
 	t.Parallel()
-	c := open(t, filepath.Join(t.TempDir(), "x.db"), "CREATE TABLE t (a TEXT)")
+	c := opened(t, filepath.Join(t.TempDir(), "x.db"), "CREATE TABLE t (a TEXT)")
 	for _, text := range []string{"", "  ", "-- nothing", "SELECT 1; SELECT 2", "SELECT ?", "SELECT ?1", "SELECT :a", "SELECT $a", "SELECT $0", "SELEKT", `SELECT "a" FROM (SELECT 1)`} {
 		if _, err := c.Prepare(text); err == nil {
 			t.Errorf("%q was prepared", text)
@@ -114,7 +114,7 @@ func TestPrepareRefuses(t *testing.T) {
 
 func TestStatementsAreBounded(t *testing.T) {
 	t.Parallel()
-	c := open(t, filepath.Join(t.TempDir(), "x.db"), "")
+	c := opened(t, filepath.Join(t.TempDir(), "x.db"), "")
 	used, err := c.Prepare("SELECT 'used'")
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +139,7 @@ func TestStatementsAreBounded(t *testing.T) {
 
 func TestErrors(t *testing.T) {
 	t.Parallel()
-	c := open(t, filepath.Join(t.TempDir(), "x.db"), "CREATE TABLE t (a TEXT PRIMARY KEY, b TEXT UNIQUE) WITHOUT ROWID; INSERT INTO t VALUES ('1', '2')")
+	c := opened(t, filepath.Join(t.TempDir(), "x.db"), "CREATE TABLE t (a TEXT PRIMARY KEY, b TEXT UNIQUE) WITHOUT ROWID; INSERT INTO t VALUES ('1', '2')")
 	for script, code := range map[string]int{
 		"INSERT INTO t VALUES ('1', 'x')": PrimaryKey,
 		"INSERT INTO t VALUES ('x', '2')": Unique,
@@ -157,7 +157,7 @@ func TestErrors(t *testing.T) {
 func TestSchemaChangeUnderAPreparedStatement(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "x.db")
-	a, b := open(t, file, wal+"CREATE TABLE t (a TEXT); INSERT INTO t VALUES ('1')"), open(t, file, wal)
+	a, b := opened(t, file, wal+"CREATE TABLE t (a TEXT); INSERT INTO t VALUES ('1')"), opened(t, file, wal)
 	for i := range 3 {
 		if got := run(t, a, "SELECT a FROM t WHERE a = $1", "1"); got != "1" {
 			t.Errorf("got %q", got)
@@ -173,12 +173,12 @@ func TestGather(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	const small = wal + "PRAGMA cache_size = 10; PRAGMA wal_autocheckpoint = 100; CREATE TABLE IF NOT EXISTS t (a INTEGER PRIMARY KEY, b TEXT); CREATE INDEX IF NOT EXISTS t_b ON t (b);"
-	plain := open(t, filepath.Join(dir, "plain.db"), small)
-	gathered := open(t, filepath.Join(dir, "gathered.db"), small)
+	plain := opened(t, filepath.Join(dir, "plain.db"), small)
+	gathered := opened(t, filepath.Join(dir, "gathered.db"), small)
 	if err := gathered.GatherLog(); err != nil {
 		t.Fatal(err)
 	}
-	reader := open(t, filepath.Join(dir, "gathered.db"), wal)
+	reader := opened(t, filepath.Join(dir, "gathered.db"), wal)
 	const sum = "SELECT COUNT(*) || ' ' || TOTAL(LENGTH(b)) || ' ' || COALESCE(MAX(b), '') FROM t"
 	random := rand.New(rand.NewPCG(1, 2))
 	for round := range 25 {
@@ -219,7 +219,7 @@ func TestGather(t *testing.T) {
 
 func TestInterrupt(t *testing.T) {
 	t.Parallel()
-	c := open(t, filepath.Join(t.TempDir(), "x.db"), "")
+	c := opened(t, filepath.Join(t.TempDir(), "x.db"), "")
 	const endless = "WITH RECURSIVE r (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT n FROM r WHERE n < 0"
 	s, err := c.Prepare(endless)
 	if err != nil {
