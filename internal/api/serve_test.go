@@ -115,7 +115,7 @@ func TestMethodsThatAreUnknown(t *testing.T) {
 
 func TestGoldenErrors(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *api.Config) { c.Timeout = 5 * time.Millisecond })
+	patient, hurried := newWorld(t), newWorld(t, func(c *api.Config) { c.Timeout = 5 * time.Millisecond })
 	cases := []struct {
 		name, method, path, body string
 		headers                  []string
@@ -142,6 +142,10 @@ func TestGoldenErrors(t *testing.T) {
 	errorID := regexp.MustCompile(`err_1795176300123x[0-9A-F]{8}`)
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
+			w := patient
+			if c.name == "interrupted" {
+				w = hurried
+			}
 			rec := w.ask(c.method, c.path, c.body, c.headers...)
 			var got bytes.Buffer
 			fmt.Fprintf(&got, "%d\n", rec.Code)

@@ -226,7 +226,15 @@ func (l *sqlite) stats() Stats {
 }
 
 // migrating needs no lock of its own: the transactions exclude each other, and
-// each looks again at what there is to do.
+// each looks again at what there is to do. Who comes second waits for as long as
+// the first one takes.
 func (l *sqlite) migrating(ctx context.Context, fn func(inTx func(func(tx *Tx) error) error) error) error {
-	return fn(func(f func(tx *Tx) error) error { return l.write(ctx, f) })
+	return fn(func(f func(tx *Tx) error) error {
+		for {
+			err := l.write(ctx, f)
+			if e, ok := errors.AsType[*lite.Error](err); !ok || e.Code&0xff != lite.Busy || ctx.Err() != nil {
+				return err
+			}
+		}
+	})
 }
