@@ -1,6 +1,9 @@
 package app
 
 import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +12,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"time"
+
+	"parley/internal/id"
 )
 
 // dataDir is the data directory of a running server, locked against others.
@@ -16,6 +21,7 @@ type dataDir struct {
 	path string
 	lock *os.File
 	last Server // who used it before
+	node string // is written into the lock file, once
 }
 
 // Server says who uses a data directory and where it answers.
@@ -23,6 +29,7 @@ type Server struct {
 	PID   int    `json:"pid"`
 	URL   string `json:"url"`             // as clients reach it
 	Local string `json:"local,omitempty"` // as commands on this machine reach it, where that differs
+	Node  string `json:"node,omitempty"`  // of the data directory
 }
 
 // LockedError reports that another server uses the data directory.
@@ -74,7 +81,8 @@ func (d *dataDir) acquire() error {
 		if err == nil {
 			// The address stays known: commands that need no server want it.
 			d.last, _ = readServer(d.path) // nothing is known of the first
-			return d.announce(Server{os.Getpid(), d.last.URL, d.last.Local})
+			d.node = cmp.Or(d.last.Node, id.New("node"))
+			return d.announce(Server{PID: os.Getpid(), URL: d.last.URL, Local: d.last.Local})
 		}
 		if !errors.Is(err, errLocked) {
 			return fmt.Errorf("lock %s: %w", d.lock.Name(), err)
@@ -89,6 +97,7 @@ func (d *dataDir) acquire() error {
 
 // announce writes into the lock file who holds it.
 func (d *dataDir) announce(s Server) error {
+	s.Node = d.node
 	text, err := json.Marshal(s)
 	if err == nil {
 		err = d.lock.Truncate(0)
@@ -100,6 +109,15 @@ func (d *dataDir) announce(s Server) error {
 		return fmt.Errorf("write %s: %w", d.lock.Name(), err)
 	}
 	return nil
+}
+
+// home is a name that no other data directory has. A copy has the same lock
+// file and is elsewhere.
+func (d *dataDir) home() string {
+	host, _ := os.Hostname()        // without it the path has to do
+	path, _ := filepath.Abs(d.path) // the same
+	sum := sha256.Sum256([]byte(d.node + "\x00" + host + "\x00" + path))
+	return "home_" + hex.EncodeToString(sum[:10])
 }
 
 // close gives the lock up. What was announced stays.

@@ -40,6 +40,26 @@ func TestOneServerForADataDirectory(t *testing.T) {
 	if err != nil {
 		t.Fatalf("after the first server: %v", err)
 	}
+	if was, is := first.home(), second.home(); was != is {
+		t.Errorf("the home of the directory was %q and is %q", was, is)
+	}
+	elsewhere := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(elsewhere, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(elsewhere, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	third, err := openData(elsewhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if third.home() == second.home() {
+		t.Error("a copy of a directory has the same home")
+	}
+	if err := third.close(); err != nil {
+		t.Error(err)
+	}
 	if err := second.close(); err != nil {
 		t.Error(err)
 	}

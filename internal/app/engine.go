@@ -32,13 +32,15 @@ type core struct {
 	now     func() time.Time
 	// exclusive says that no other process writes the database.
 	exclusive bool
+	// home tells the data directory of this server from those of others.
+	home string
 	// maxAge bounds what is believed of the database without looking again.
 	maxAge time.Duration
 }
 
 // openCore opens the database, brings its schema up to date and finds the key.
 func openCore(ctx context.Context, a *App) (*core, error) {
-	c := &core{cfg: a.cfg, log: a.log, url: a.URL(), metrics: a.metrics.registry, now: time.Now, bus: bus.NewLocal(), lease: lease.NewLocal()}
+	c := &core{cfg: a.cfg, log: a.log, url: a.URL(), home: a.data.home(), metrics: a.metrics.registry, now: time.Now, bus: bus.NewLocal(), lease: lease.NewLocal()}
 	url := a.cfg.DatabaseURL
 	if url == "" {
 		file, err := filepath.Abs(a.cfg.DatabasePath())

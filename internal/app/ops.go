@@ -162,7 +162,7 @@ func (p *parts) makeDelivery() (err error) {
 	p.calls = delivery.NewPool(i, callsAtATime, callsPerEndpoint)
 	p.doors = bot.NewDoors(p.bot, p.calls.Call)
 	p.delivery, err = delivery.New(delivery.Config{
-		DB: p.db, Bus: p.bus, Source: source{p}, Invoker: i, Exclusive: p.exclusive, WebhookPauses: p.cfg.webhookPauses,
+		DB: p.db, Bus: p.bus, Source: source{p}, Invoker: i, Exclusive: p.exclusive, Home: p.home, WebhookPauses: p.cfg.webhookPauses,
 		Metrics: p.metrics, Log: p.log, Now: p.now,
 	})
 	return err

@@ -70,7 +70,8 @@
 // is no reason to drop one. Leases last 30 s and are renewed every 10 s when
 // held for more than 8 s; below 7.5 s no new try begins. Nodes compare leases
 // with their own clocks, which have to agree within some seconds. With a
-// database of its own (Exclusive) an engine ends all older leases at the start.
+// database of its own (Exclusive) an engine ends all older leases at the start,
+// otherwise those of earlier processes at its home.
 //
 // # What a try means
 //
@@ -122,8 +123,8 @@
 //
 // # Failure cases
 //
-//   - kill -9: what was not marked is delivered again, at once on a single node,
-//     when the lease ends in a cluster.
+//   - kill -9: what was not marked is delivered again when a process is back at
+//     that home, and in a cluster when the lease ends at the latest.
 //   - A node stands still for longer than its lease: the lane is delivered by
 //     another node, perhaps the same entry twice; the late outcome is dropped.
 //   - Outcomes cannot be written: the lane stays held and the write is repeated

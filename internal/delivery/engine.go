@@ -39,6 +39,10 @@ type Config struct {
 	// on the data directory guarantees for SQLite. Leases left by an earlier
 	// process then end at the start instead of running out.
 	Exclusive bool
+	// Home is a place where one process at a time runs, such as a data directory
+	// with a lock; '' = none. Leases that earlier processes there have left end at
+	// the start, also where other nodes use the database.
+	Home string
 	// Workers bounds the lanes worked on at a time; 0 = 1024.
 	Workers int
 	// PerEndpoint bounds those of one endpoint; 0 = 64. It also gets no more of
@@ -127,6 +131,9 @@ func New(c Config) (*Engine, error) {
 		kick: make(chan struct{}, 1), pen: make(chan struct{}, 1), up: make(chan struct{}), quit: make(chan struct{}), ended: make(chan struct{}),
 		lanes: map[string]*lane{}, targets: map[string]*target{}, soonest: never,
 	}
+	if c.Home != "" {
+		e.node = c.Home + "/" + e.node
+	}
 	e.wake = sync.NewCond(&e.mu)
 	e.work, e.abandon = context.WithCancel(context.Background())
 	var err error
@@ -157,7 +164,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer close(e.ended)
 	unsubscribe := e.Bus.Subscribe(topic, e.hear)
 	defer unsubscribe()
-	if e.Exclusive {
+	if e.Exclusive || e.Home != "" {
 		if err := e.reset(ctx); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("end the leases of earlier processes: %w", err)
 		}

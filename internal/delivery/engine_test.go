@@ -360,6 +360,33 @@ func TestEngineThatNeverRanStops(t *testing.T) {
 	})
 }
 
+// A process goes on at once with what an earlier one at its home was at, and
+// leaves to other nodes what is theirs.
+func TestHomeIsTakenOver(t *testing.T) {
+	t.Parallel()
+	at := func(home string) option { return func(o *Config) { o.Home = home } }
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		c := newClock()
+		mine := engine(t, db, c, nil, at("home_1")).send(conv(1, "b"), 2)
+		theirs := engine(t, db, c, nil, at("home_11")).send(conv(2, "b"), 2)
+		nobodys := engine(t, db, c, nil).send(conv(3, "b"), 2)
+		w := start(t, db, c, nil, at("home_1"))
+		w.idle()
+		for want, ids := range map[string][]string{"processed": mine, "pending": append(theirs, nobodys...)} {
+			for _, id := range ids {
+				if got := w.event(id).Status; got != want {
+					t.Errorf("%s is %s, want %s", id, got, want)
+				}
+			}
+		}
+		w.pass(term + time.Second)
+		w.flow()
+		if n := w.count("SELECT count(*) FROM events WHERE status <> 'processed'"); n != 0 {
+			t.Errorf("%d events are left after the leases of dead nodes", n)
+		}
+	})
+}
+
 // lines is a log whose lines can be waited for.
 type lines chan string
 

@@ -180,10 +180,16 @@ func claimed(tx *sqldb.Tx, c claim, query string, args ...any) ([]claim, error) 
 }
 
 // reset ends the leases of earlier processes, which the lock on the data
-// directory proves to be gone.
+// directory proves to be gone: all of them, or those of this home.
 func (e *Engine) reset(ctx context.Context) error {
+	w := sqldb.Where{Args: []any{len(e.node), e.node}}
+	left := "due < 9223372036854775807 AND owner <> '' AND substr(owner, 1, $1) <> $2"
+	if !e.Exclusive {
+		home := e.Home + "/"
+		left += " AND substr(owner, 1, " + w.Arg(len(home)) + ") = " + w.Arg(home)
+	}
 	return e.DB.Write(ctx, func(tx *sqldb.Tx) error {
-		_, err := tx.Exec("UPDATE lanes SET lease_until = 0, owner = '' WHERE due < 9223372036854775807 AND owner <> '' AND substr(owner, 1, $1) <> $2", len(e.node), e.node)
+		_, err := tx.Exec("UPDATE lanes SET lease_until = 0, owner = '' WHERE key IN (SELECT key FROM lanes WHERE "+left+" ORDER BY key {for_update})", w.Args...)
 		return err
 	})
 }
