@@ -121,7 +121,7 @@ func (d *dataDir) home() string {
 }
 
 // close gives the lock up. What was announced stays.
-func (d *dataDir) close() error { return d.lock.Close() }
+func (d *dataDir) close() error { return errors.Join(unlockFile(d.lock), d.lock.Close()) }
 
 func (d *dataDir) file(name string) string { return filepath.Join(d.path, name) }
 
@@ -157,6 +157,10 @@ func FindServer(data string) (s Server, running bool, err error) {
 		running = true
 	case err != nil:
 		return Server{}, false, fmt.Errorf("lock %s: %w", f.Name(), err)
+	default:
+		if err := unlockFile(f); err != nil {
+			return Server{}, false, fmt.Errorf("unlock %s: %w", f.Name(), err)
+		}
 	}
 	s, err = readServer(data)
 	return s, running, err

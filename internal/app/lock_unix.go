@@ -24,3 +24,8 @@ func lockFile(f *os.File, alone bool) error {
 	}
 	return err
 }
+
+// unlockFile gives the lock of f up. Closing f does so too, but for a process
+// that is being started at that moment: until it becomes another program it has
+// all files of this one.
+func unlockFile(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_UN) }

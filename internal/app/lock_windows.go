@@ -23,3 +23,9 @@ func lockFile(f *os.File, alone bool) error {
 	}
 	return err
 }
+
+// unlockFile gives the lock of f up.
+func unlockFile(f *os.File) error {
+	at := &windows.Overlapped{OffsetHigh: 1}
+	return windows.UnlockFileEx(windows.Handle(f.Fd()), 0, 1, 0, at)
+}
