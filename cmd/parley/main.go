@@ -96,7 +96,7 @@ Start with "parley dev": it prints everything you need to paste.`,
 	}{
 		{"server", []*cobra.Command{p.dev(), p.serve()}},
 		{"use", []*cobra.Command{p.env(), p.chat(), p.listen()}},
-		{"keep", []*cobra.Command{p.deliveries(), p.token(), p.secret(), p.backup(), p.ops(), p.version()}},
+		{"keep", []*cobra.Command{p.deliveries(), p.token(), p.secret(), p.backup(), p.doctor(), p.ops(), p.version()}},
 	} {
 		for _, c := range g.cmds {
 			c.GroupID = g.id

@@ -51,7 +51,8 @@ var layers = []struct{ dir, may string }{
 	// composition
 	{"spec", ""},
 	{"internal/app", "kernel engines modules builtin spec"},
-	{"cmd/parley", "kernel app spec"},
+	{"internal/doctor", "kernel app"},
+	{"cmd/parley", "kernel app doctor spec"},
 
 	// programs and suites beside the product
 	{"internal/archtest", ""},

@@ -19,6 +19,7 @@ var clocks = map[string]string{
 	"internal/outbound": "connections are idle in real time",
 	"internal/sqldb":    "it measures commits and waits for a real server",
 	"internal/app":      "start-up and shutdown are measured, not simulated",
+	"internal/doctor":   "it compares clocks, and runs once",
 	"cmd/parley":        "a command runs once, in real time",
 	"bench":             "measuring is what it does",
 }

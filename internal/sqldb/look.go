@@ -203,8 +203,8 @@ type PostgresFacts struct {
 	Used     int // of these, by others than the one that asks
 	Pool     int // what one server opens at most
 
-	Clock     time.Time // of the database server
-	RoundTrip time.Duration
+	Ahead     time.Duration // of its clock before that of this machine
+	RoundTrip time.Duration // of the question; Ahead is exact to half of it
 }
 
 // PostgresFacts finds out about the PostgreSQL database behind db.
@@ -231,9 +231,11 @@ func (db *DB) PostgresFacts(ctx context.Context) (f PostgresFacts, err error) {
 		return f, err
 	}
 	f.TooOld, f.ByteOrder = number < oldest, f.Encoding == "UTF8" && order == inBytes
+	var clock time.Time
 	start := time.Now()
-	err = p.readers.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&f.Clock)
+	err = p.readers.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&clock)
 	f.RoundTrip = time.Since(start)
+	f.Ahead = clock.Sub(start.Add(f.RoundTrip / 2))
 	return f, err
 }
 
