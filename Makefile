@@ -5,7 +5,7 @@ CLUSTER = $(GO) run ./internal/sqldb/sqldbtest/pgcluster --
 TESTS   = -race -shuffle=on -p 2 -timeout 20m
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test quick test-pg conformance bench fuzz soak lint generate check compat clean
+.PHONY: help build run test quick test-pg conformance bench fuzz soak chaos-kill lint generate check compat clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ fuzz: ## every fuzz test, FUZZTIME each (20s)
 soak: ## the crash, cut and order tests, SOAK rounds long (200)
 	@.ci/need postgres
 	PARLEY_SOAK=$${SOAK:-200} $(CLUSTER) $(GO) test -count=1 -timeout 12h -run 'Kill|Crash|Cut|OrderPerLane' ./...
+
+chaos-kill: ## kill -9 under load in every set-up, and rolling restarts, SOAK rounds long (200); figures go to RELIABILITY.md
+	@.ci/need postgres
+	PARLEY_SOAK=$${SOAK:-200} PARLEY_MEASURED=../RELIABILITY.md $(CLUSTER) $(GO) test -v -count=1 -timeout 40m -run 'TestKillUnderLoad|TestRollingRestart' ./conformance
 
 lint: ## gofmt, go vet, and staticcheck where go.mod has it
 	@test -z "$$(gofmt -l cmd internal spec bench conformance/*.go 2>/dev/null | tee /dev/stderr)" || { echo "run gofmt -w on the files above"; exit 1; }

@@ -14,7 +14,7 @@ func TestTheGuideRuns(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Fatalf("%v: the page is run with curl; run .ci/need curl", err)
 	}
-	s := serve(t, "")
+	s := serve(t)
 	text, err := os.ReadFile("../docs/guide/plain-http.md")
 	if err != nil {
 		t.Fatal(err)

@@ -114,7 +114,7 @@ func (p *plain) must(method, path string, header map[string]string, in, out any)
 type object = map[string]any
 
 // newPlain creates the integration and a bot that has it.
-func newPlain(t *testing.T, s *server) (p *plain, webhookID string) {
+func newPlain(t *testing.T, s *setup) (p *plain, webhookID string) {
 	p = &plain{t: t, out: map[string][]string{}, seen: map[string]bool{}}
 	_, p.api = s.settings()
 	server := httptest.NewServer(http.HandlerFunc(p.serve))
@@ -162,9 +162,9 @@ func (p *plain) asIntegration() map[string]string {
 // kills the server while messages go out: each acknowledged one arrives, in the
 // order of its conversation, and no id of ours makes two.
 func TestIntegrationWithNothingButHTTP(t *testing.T) {
-	for _, name := range slices.Sorted(maps.Keys(engines())) {
+	for _, name := range slices.Sorted(maps.Keys(setups())) {
 		t.Run(name, func(t *testing.T) {
-			s := serve(t, engines()[name](t))
+			s := setups()[name](t)
 			p, webhookID := newPlain(t, s)
 			p.door(webhookID)
 			p.act()
@@ -181,7 +181,7 @@ func TestIntegrationWithNothingButHTTP(t *testing.T) {
 			for i := range ids {
 				writing.Go(func() { written[i] = p.write(ids[i], i, stop) })
 			}
-			killOften(t, s)
+			killOften(t, s, &toll{})
 			close(stop)
 			writing.Wait()
 			for i, id := range ids {

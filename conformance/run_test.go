@@ -33,9 +33,9 @@ func TestOfficialClients(t *testing.T) {
 	node(t)
 	install(t)
 	ran := map[string]bool{}
-	for _, name := range slices.Sorted(maps.Keys(engines())) {
+	for _, name := range slices.Sorted(maps.Keys(setups())) {
 		t.Run(name, func(t *testing.T) {
-			s := serve(t, engines()[name](t))
+			s := setups()[name](t)
 			env, _ := s.settings()
 			r := run(t, env)
 			for op, well := range r.exercised {

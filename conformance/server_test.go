@@ -16,16 +16,34 @@ import (
 	"testing"
 	"time"
 
+	"parley/internal/bus/natstest"
 	"parley/internal/sqldb/sqldbtest"
 )
 
-// engines are the databases to run on: a name and the --database-url.
-func engines() map[string]func(testing.TB) string {
-	all := map[string]func(testing.TB) string{"sqlite": func(testing.TB) string { return "" }}
+// setup is what a test runs against: one server, or several that share a
+// database behind a proxy.
+type setup struct {
+	*server // the first, which the command line is asked about
+	nodes   []*server
+	proxy   *proxy           // nil where there is one server
+	wire    *natstest.Server // the same
+}
+
+// setups are what the tests run against, by name.
+func setups() map[string]func(*testing.T) *setup {
+	all := map[string]func(*testing.T) *setup{"sqlite": func(t *testing.T) *setup { return alone(t, "") }}
 	if os.Getenv("PARLEY_TEST_DB") != "sqlite" {
-		all["postgres"] = sqldbtest.PostgresURL
+		all["postgres"] = func(t *testing.T) *setup { return alone(t, sqldbtest.PostgresURL(t)) }
+		all["cluster"] = cluster
 	}
 	return all
+}
+
+// alone starts one server on a database.
+func alone(t *testing.T, database string) *setup {
+	t.Helper()
+	s := serve(t, "PARLEY_DATABASE_URL="+database)
+	return &setup{server: s, nodes: []*server{s}}
 }
 
 // binary is PARLEY_TEST_BIN, or cmd/parley built once for all tests of this run.
@@ -67,7 +85,7 @@ type server struct {
 }
 
 // serve starts `parley dev` on a fresh directory and ends it with the test.
-func serve(t *testing.T, database string) *server {
+func serve(t *testing.T, env ...string) *server {
 	t.Helper()
 	bin, err := binary()
 	if err != nil {
@@ -75,7 +93,8 @@ func serve(t *testing.T, database string) *server {
 	}
 	dir := t.TempDir()
 	s := &server{t: t, bin: bin, addr: freeAddr(t), log: filepath.Join(dir, "server.log")}
-	s.env = append(os.Environ(), "PARLEY_ADDR="+s.addr, "PARLEY_DATA="+filepath.Join(dir, "data"), "PARLEY_DATABASE_URL="+database, "PARLEY_LOG_FORMAT=json")
+	s.env = append(os.Environ(), "PARLEY_ADDR="+s.addr, "PARLEY_DATA="+filepath.Join(dir, "data"), "PARLEY_DATABASE_URL=", "PARLEY_LOG_FORMAT=json")
+	s.env = append(s.env, env...)
 	t.Cleanup(func() {
 		s.end()
 		if t.Failed() {

@@ -157,9 +157,14 @@ test('actions: output, errors and schemas of both sides', async () => {
 test('actions: a cacheable one is asked once', async () => {
   const bot = await install({ alias: fresh('cache') })
   const call = () => bot.client.callAction({ type: `${bot.alias}:now`, input: {} })
-  const first = await call()
-  const second = await call()
-  assert.deepEqual([first.meta.cached, second.meta.cached, second.output], [false, true, first.output])
+  const asked = []
+  const kept = await until(async () => {
+    const answer = await call()
+    if (answer.meta.cached) return answer
+    asked.push(answer.output.at)
+  }, 'answer that was kept')
+  // Of several servers each may ask before it hears of the answer that another one got.
+  assert.ok(asked.length <= 3 && asked.includes(kept.output.at), `asked ${asked}, kept ${kept.output.at}`)
 })
 
 test('an installation sees nothing of another one of the same bot', async () => {
