@@ -147,6 +147,16 @@ func (r *rig) idle() {
 	}
 }
 
+// settle waits until what was to be written soon is written.
+func (r *rig) settle() {
+	r.Helper()
+	written := make(chan error, 1)
+	r.s.DB.WriteSoon(func(*sqldb.Tx) error { return nil }, func(err error) { written <- err })
+	if err := <-written; err != nil {
+		r.Fatal(err)
+	}
+}
+
 func (r *rig) count(query string, args ...any) int {
 	r.Helper()
 	n, err := sqldb.Scalar[int](r.s.DB.Reader(r.Context()), query, args...)

@@ -53,11 +53,7 @@ func (c *calendar) in(d time.Duration) string { return api.At(c.now().Add(d)).St
 // nobody waited for, as the use of a state, is written first.
 func (c *calendar) forward(d time.Duration) {
 	c.Helper()
-	written := make(chan error, 1)
-	c.s.DB.WriteSoon(func(*sqldb.Tx) error { return nil }, func(err error) { written <- err })
-	if err := <-written; err != nil {
-		c.Fatal(err)
-	}
+	c.settle()
 	c.ahead.Add(int64(d))
 	c.fire()
 }

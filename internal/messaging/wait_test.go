@@ -178,6 +178,7 @@ func TestATimeThatIsOver(t *testing.T) {
 		key := []string{"Idempotency-Key", "k"}
 		patient := v.soon("?wait=60", "hi", key...)
 		r.until("the bot says something", said)
+		r.settle()
 		r.came("a bot that takes longer", v.asks("?wait=0.01", "hi", key...), false, "so far")
 		r.came("one who comes behind", v.asks("?wait=0.01", "next"), false)
 		close(end)

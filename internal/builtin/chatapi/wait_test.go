@@ -19,7 +19,7 @@ func TestRepliesComeWithTheAnswer(t *testing.T) {
 			r.says(chatA, id, "text", `{"text":"one","metadata":{"a":1}}`)
 			r.says(chatA, id, "bloc", `{"items":[{"type":"text","payload":{"text":"two"}}]}`)
 		})
-		status, out := ann.do("POST", "/messages?wait=30", textBody("room", "hi"))
+		status, out := ann.do("POST", "/messages?wait=60", textBody("room", "hi"))
 		if status != http.StatusCreated {
 			r.Errorf("createMessage answered %d", status)
 		}
@@ -49,8 +49,8 @@ func TestWaitingRepeated(t *testing.T) {
 			r.says(chatA, field(e, "conversationId"), "text", `{"text":"yes"}`)
 		})
 		body := `{"conversationId":"room","payload":{"type":"text","text":"hi"},"metadata":{"m":[1]}}`
-		first := ann.ok("POST", "/messages?wait=30", body, keyed("k")...)
-		again := ann.ok("POST", "/messages?wait=20", body, keyed("k")...)
+		first := ann.ok("POST", "/messages?wait=60", body, keyed("k")...)
+		again := ann.ok("POST", "/messages?wait=60", body, keyed("k")...)
 		if diff := cmp.Diff(first, again); diff != "" || len(first["replies"].([]any)) != 1 {
 			r.Errorf("got %v, then %s", first, diff)
 		}
@@ -78,7 +78,7 @@ func TestRepliesAreForThoseWhoMayReadThem(t *testing.T) {
 			r.says(chatA, field(e, "conversationId"), "text", `{"text":"secret"}`)
 		})
 		for name, p := range map[string]*person{"bob": bob, "eve": eve} {
-			out := p.ok("POST", "/messages?wait=30", textBody("room", "from "+name))
+			out := p.ok("POST", "/messages?wait=60", textBody("room", "from "+name))
 			if len(out["replies"].([]any)) != 0 || out["finished"] != true {
 				r.Errorf("%s got %v", name, out)
 			}

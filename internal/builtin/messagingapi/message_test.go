@@ -407,7 +407,7 @@ func TestRepliesInTheAnswer(t *testing.T) {
 				r.town.change(hereA, func(in *Installation) { in.Configuration = Configuration{} })
 			}
 			for again := range 2 { // the second time they are those to the first message
-				status, out := r.request("POST", "/"+hereA.webhook+"?wait=30", text("u", "c", fmt.Sprint("m", configured), "x"), "Authorization", "bearer "+r.tokens["annA"])
+				status, out := r.request("POST", "/"+hereA.webhook+"?wait=60", text("u", "c", fmt.Sprint("m", configured), "x"), "Authorization", "bearer "+r.tokens["annA"])
 				if d := cmp.Diff(want, said(out)); status != http.StatusOK || out["finished"] != true || d != "" {
 					r.Errorf("configured %v, time %d: %d %v %s", configured, again, status, out, d)
 				}
