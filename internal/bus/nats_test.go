@@ -41,7 +41,7 @@ func TestNATS(t *testing.T) {
 // heard publishes until the listener of a topic has got something.
 func heard(t *testing.T, p bus.Bus, topic string, got *atomic.Int64) {
 	t.Helper()
-	before, end := got.Load(), time.NewTimer(30*time.Second)
+	before, end := got.Load(), time.NewTimer(time.Minute)
 	defer end.Stop()
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()

@@ -60,7 +60,7 @@ func inbox() (fn func([]byte), got chan string) {
 // it again until it comes.
 func next(t *testing.T, b pair, topic, data string, got chan string) string {
 	t.Helper()
-	deadline := time.NewTimer(30 * time.Second)
+	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()

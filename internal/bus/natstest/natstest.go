@@ -3,6 +3,7 @@ package natstest
 
 import (
 	"errors"
+	"math/rand/v2"
 	"net"
 	"strconv"
 	"testing"
@@ -21,12 +22,29 @@ type Server struct {
 // Start runs a server until the test ends.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	s := &Server{port: server.RANDOM_PORT}
+	s := &Server{port: freePort(t)}
 	if err := s.Run(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Stop)
 	return s
+}
+
+// freePort finds a port that is free now, below those that others are given
+// while the server does not run.
+func freePort(t testing.TB) int {
+	t.Helper()
+	for {
+		port := 15_000 + rand.IntN(15_000)
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			continue
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return port
+	}
 }
 
 // Run starts the server, on the port it had before if it ran.
@@ -36,7 +54,7 @@ func (s *Server) Run() error {
 		return err
 	}
 	srv.Start()
-	if !srv.ReadyForConnections(10 * time.Second) {
+	if !srv.ReadyForConnections(time.Minute) {
 		srv.Shutdown()
 		return errors.New("the NATS server does not start")
 	}
