@@ -2,7 +2,7 @@
 GO     ?= go
 CLUSTER = $(GO) run ./internal/sqldb/sqldbtest/pgcluster --
 # Race detector and two databases: more packages at a time than this only wait for each other.
-TESTS   = -race -shuffle=on -p 2 -timeout 20m
+TESTS   = -race -shuffle=on -p 2 -timeout 40m
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test quick test-pg conformance bench fuzz soak chaos-kill lint generate check compat clean
