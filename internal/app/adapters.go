@@ -29,6 +29,11 @@ func (d directory) Bot(ctx context.Context, botID string) (*auth.Bot, error) {
 	return d.p.bot.Bot(ctx, botID)
 }
 
+// BotNow is what the gate asks before it says that something is not installed.
+func (d directory) BotNow(ctx context.Context, botID string) (*auth.Bot, error) {
+	return d.p.bot.BotNow(ctx, botID)
+}
+
 func (d directory) Member(ctx context.Context, accountID, workspaceID string) (bool, error) {
 	return d.p.workspace.Member(ctx, accountID, workspaceID)
 }

@@ -77,7 +77,7 @@ func (p *parts) ops() []api.Op {
 }
 
 func (p *parts) gate() *auth.Gate {
-	return &auth.Gate{Tokens: p.workspace, Directory: directory{p}, Now: p.now}
+	return &auth.Gate{Tokens: p.workspace, Directory: directory{p}, BotNow: directory{p}.BotNow, Now: p.now}
 }
 
 func (p *parts) makeSecrets() (err error) {

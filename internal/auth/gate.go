@@ -93,11 +93,14 @@ type Directory interface {
 	Family(ctx context.Context, integrationID string) (string, error)
 }
 
-// Gate admits requests. The zero value is not usable: all three fields are needed.
+// Gate admits requests. The zero value is not usable: all fields but BotNow are needed.
 type Gate struct {
 	Tokens    Tokens
 	Directory Directory
-	Now       func() time.Time
+	// BotNow is asked before a request is refused, where the Directory may not
+	// have heard yet what another server did; nil = it always has.
+	BotNow func(ctx context.Context, botID string) (*Bot, error)
+	Now    func() time.Time
 }
 
 // Headers that say what a request acts for.
@@ -205,7 +208,27 @@ func (g *Gate) reaches(ctx context.Context, t *Token, workspaceID string) (bool,
 	return g.Directory.Member(ctx, t.AccountID, workspaceID)
 }
 
+// runtime looks twice before it refuses, the second time at the bot as it is now.
 func (g *Gate) runtime(r *http.Request, t *Token) (Principal, error) {
+	p, err := g.actor(r, t)
+	if g.BotNow == nil || !fault.Is(err, fault.Forbidden) {
+		return p, err
+	}
+	now := *g
+	now.Directory = present{g.Directory, g.BotNow}
+	return now.actor(r, t)
+}
+
+// present is a Directory that tells of bots as they are now.
+type present struct {
+	Directory
+	bot func(ctx context.Context, botID string) (*Bot, error)
+}
+
+func (p present) Bot(ctx context.Context, botID string) (*Bot, error) { return p.bot(ctx, botID) }
+
+// actor finds the bot or the installation that r acts as.
+func (g *Gate) actor(r *http.Request, t *Token) (Principal, error) {
 	bot, err := g.bot(r, t)
 	if err != nil {
 		return Principal{}, err

@@ -2,8 +2,10 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -178,6 +180,46 @@ func TestAdmit(t *testing.T) {
 				t.Fatalf("a refusal came with principal %+v", got)
 			}
 		})
+	}
+}
+
+// What was installed through another server a moment ago is looked up before it
+// is refused, and only then.
+func TestAdmitLooksTwice(t *testing.T) {
+	t.Parallel()
+	g, texts := newTown()
+	now, asked := *g.Directory.(*town).bots[botB], 0
+	now.Installations = append(slices.Clone(now.Installations), Installation{ID: "inst_new", Alias: "new", IntegrationID: hooky, IntegrationName: "acme/hooky", Enabled: true})
+	failed := errors.New("the database does not answer")
+	g.BotNow = func(_ context.Context, botID string) (*Bot, error) {
+		if asked++; asked > 3 {
+			return nil, failed
+		}
+		return map[string]*Bot{botB: &now}[botID], nil
+	}
+	for i, c := range []struct {
+		token, bot, integration string
+		want                    string
+		err                     func(error) bool
+		asked                   int
+	}{
+		{"ann", botA, hooky, "inst_h", nil, 0},
+		{"ann", botA, twice, "", func(err error) bool { return fault.Is(err, fault.InvalidPayload) }, 0},
+		{"bob", botB, hooky, "inst_new", nil, 1},
+		{"hooky", botB, "", "inst_new", nil, 2},
+		{"bob", botB, off, "", func(err error) bool { return fault.Is(err, fault.Forbidden) }, 3},
+		{"bob", botB, hooky, "", func(err error) bool { return errors.Is(err, failed) }, 4},
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("Authorization", "Bearer "+texts[c.token])
+		r.Header.Set(headerBot, c.bot)
+		if c.integration != "" {
+			r.Header.Set(headerIntegration, c.integration)
+		}
+		p, err := g.Admit(r, Runtime)
+		if p.InstallationID != c.want || c.err == nil && err != nil || c.err != nil && !c.err(err) || asked != c.asked {
+			t.Errorf("%d: got %q, %v after %d looks; want %q after %d", i, p.InstallationID, err, asked, c.want, c.asked)
+		}
 	}
 }
 

@@ -58,6 +58,19 @@ func (s *Service) Bot(ctx context.Context, botID string) (*auth.Bot, error) {
 	return k.bot, nil
 }
 
+// BotNow finds a bot as it is now, where Bot may tell how it was a moment ago,
+// before another server changed it.
+func (s *Service) BotNow(ctx context.Context, botID string) (*auth.Bot, error) {
+	if s.MaxAge == 0 {
+		return s.Bot(ctx, botID)
+	}
+	k, err := s.bots.Fresh(ctx, botID)
+	if k == nil {
+		return nil, err
+	}
+	return k.bot, nil
+}
+
 // Definition finds what a bot declares and where it runs; nil, nil means
 // unknown. The answer comes from memory and takes no lock.
 func (s *Service) Definition(ctx context.Context, botID string) (*Definition, error) {
@@ -88,14 +101,18 @@ func (s *Service) Installation(ctx context.Context, installationID string) (*Ins
 	return s.find(ctx, *botID, func(in *Installation) bool { return in.ID == installationID })
 }
 
+// find finds an installation that exists. A bot that does not have it is one from
+// before another server installed it.
 func (s *Service) find(ctx context.Context, botID string, match func(*Installation) bool) (*Installation, *auth.Bot, error) {
-	k, err := s.bots.Get(ctx, botID)
-	if k == nil {
-		return nil, nil, err
-	}
-	for i := range k.definition.Installations {
-		if in := &k.definition.Installations[i]; match(in) {
-			return in, k.bot, nil
+	for _, get := range []func(context.Context, string) (*known, error){s.bots.Get, s.bots.Fresh} {
+		k, err := get(ctx, botID)
+		if k == nil {
+			return nil, nil, err
+		}
+		for i := range k.definition.Installations {
+			if in := &k.definition.Installations[i]; match(in) {
+				return in, k.bot, nil
+			}
 		}
 	}
 	return nil, nil, nil

@@ -126,3 +126,40 @@ func TestDirectoryWithoutBus(t *testing.T) {
 		}
 	})
 }
+
+// What another node has just installed is there, though nobody has told of it:
+// its door, by its id, and for whoever asks for the bot as it is now.
+func TestDirectoryFindsWhatWasJustInstalled(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Pair(t, func(t *testing.T, a, b *sqldb.DB) {
+		here, there := newRig(t, a, bus.NewLocal(), time.Second), newRig(t, b, bus.NewLocal(), time.Second)
+		botID := here.make(t, `{"name":"one"}`)
+		installed := func(alias string) Installation {
+			t.Helper()
+			if d, err := there.Definition(t.Context(), botID); err != nil || d == nil { // from now on it is remembered
+				t.Fatal(d, err)
+			}
+			here.put(t, botID, `{"integrations":{"`+alias+`":{"integrationId":"`+chat10+`"}}}`).want(t, 200, alias)
+			d, err := here.Definition(t.Context(), botID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return d.Installations[len(d.Installations)-1]
+		}
+		first := installed("first")
+		if in, bot, err := there.ByWebhook(t.Context(), first.WebhookID); err != nil || in == nil || in.ID != first.ID || bot.ID != botID {
+			t.Errorf("by its webhook id: %+v of %+v, %v", in, bot, err)
+		}
+		second := installed("second")
+		if in, bot, err := there.Installation(t.Context(), second.ID); err != nil || in == nil || bot.ID != botID {
+			t.Errorf("by its id: %+v of %+v, %v", in, bot, err)
+		}
+		third := installed("third")
+		if b, err := there.BotNow(t.Context(), botID); err != nil || b.Installation(third.ID) == nil {
+			t.Errorf("of the bot: %+v, %v", b, err)
+		}
+		if b, err := there.BotNow(t.Context(), "bot_01ZZZZZZZZZZZZZZZZZZZZZZZZ"); b != nil || err != nil {
+			t.Errorf("an unknown bot: %+v, %v", b, err)
+		}
+	})
+}

@@ -62,6 +62,12 @@ func (k *Cache[V]) Get(ctx context.Context, key string) (*V, error) {
 			return e.value, nil
 		}
 	}
+	return k.Fresh(ctx, key)
+}
+
+// Fresh reads the value of key, also if there is one in memory, for a caller who
+// can tell that it is too old.
+func (k *Cache[V]) Fresh(ctx context.Context, key string) (*V, error) {
 	e := &entry[V]{}
 	if k.c.MaxAge != 0 {
 		e.at = k.c.Now()

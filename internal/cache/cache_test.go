@@ -51,6 +51,18 @@ func want(t *testing.T, c *Cache[int], key string, v int) {
 	}
 }
 
+func TestFreshReadsAgain(t *testing.T) {
+	t.Parallel()
+	s := &source{values: map[string]int{"a": 1}}
+	c := newCache(t, s, bus.NewLocal(), 0)
+	want(t, c, "a", 1)
+	s.set("a", 2)
+	if got, err := c.Fresh(t.Context(), "a"); err != nil || got == nil || *got != 2 {
+		t.Errorf("got %v, %v; want 2", got, err)
+	}
+	want(t, c, "a", 2)
+}
+
 func TestCacheReadsOnce(t *testing.T) {
 	t.Parallel()
 	s := &source{values: map[string]int{"a": 1}}
