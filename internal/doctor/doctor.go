@@ -140,6 +140,8 @@ func secrets(o Options) []string {
 // age is a duration as people say it.
 func age(d time.Duration) string {
 	switch d = d.Abs(); {
+	case d < 10*time.Millisecond:
+		return d.Round(10 * time.Microsecond).String()
 	case d < time.Second:
 		return d.Round(time.Millisecond).String()
 	case d < time.Minute:
