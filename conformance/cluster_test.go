@@ -1,9 +1,11 @@
 package conformance
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -63,24 +65,46 @@ func newProxy(t *testing.T) *proxy {
 		t.Fatal(err)
 	}
 	p := &proxy{url: "http://" + l.Addr().String()}
+	file := filepath.Join(t.TempDir(), "proxy.log")
+	said, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	errors := log.New(said, "", log.Ltime|log.Lmicroseconds)
 	through := &httputil.ReverseProxy{
-		Rewrite: p.rewrite, FlushInterval: -1, ErrorLog: log.New(discard{}, "", 0),
+		Rewrite: p.rewrite, FlushInterval: -1, ErrorLog: errors,
 		Transport:    &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true},
 		ErrorHandler: p.broken,
 	}
-	front := &http.Server{Handler: through, ErrorLog: log.New(discard{}, "", 0)}
+	front := &http.Server{Handler: whole(through), ErrorLog: errors}
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = front.Serve(l) }) // until the test is over
 	t.Cleanup(func() {
 		_ = front.Close()
 		serving.Wait()
+		_ = said.Close()
+		if text, _ := os.ReadFile(file); t.Failed() {
+			t.Logf("end of what the proxy says:\n%s", text[max(0, len(text)-8000):])
+		}
 	})
 	return p
 }
 
-type discard struct{}
-
-func (discard) Write(b []byte) (int, error) { return len(b), nil }
+// whole has a body of some size in memory before it is sent on. A server may
+// answer before it has read the body; the answer would be cut off if the proxy
+// then lost it.
+func whole(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength > 0 && r.ContentLength <= 1<<20 {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				panic(http.ErrAbortHandler) // the client has gone
+			}
+			r.Body = io.NopCloser(bytes.NewReader(body))
+		}
+		next.ServeHTTP(w, r)
+	})
+}
 
 // rewrite sends a request on as it came, to the server whose turn it is.
 func (p *proxy) rewrite(r *httputil.ProxyRequest) {
