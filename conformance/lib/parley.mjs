@@ -18,6 +18,10 @@ export const env = JSON.parse(process.env.PARLEY_ENV)
 export const apiUrl = env.BP_API_URL
 export const chatUrl = env.PARLEY_CHAT_API_URL
 
+// Node's agent gives sockets that it uses again a timer of five seconds, and what axios left on them destroys them then: a
+// listener that hears nothing for so long would be cut by its own process. How fast this machine is must not decide that.
+http.globalAgent.options.timeout = 0
+
 // A stream that a failed case left open must not keep the whole run waiting.
 after(() => setTimeout(() => process.exit(), 200).unref())
 
