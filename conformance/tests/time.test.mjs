@@ -85,12 +85,12 @@ test('a scheduled message is made at its time, as it was promised', async () => 
     const m = r.messages.find((m) => m.payload.text === 'You said: hello')
     return bot.client.getConversation({ id: m.conversationId })
   })
-  const when = inMs(4000) // the official listener gives up after five silent seconds on Node 20
+  const when = inMs(6000)
   const later = (more) =>
     bot.client.createMessage({ conversationId: conversation.id, userId: bot.id, type: 'text', payload: { text: 'later' }, tags: {}, ...more }).then((r) => r.message)
   const message = await later({ schedule: { dateTime: when } })
   assert.deepEqual([message.createdAt, message.direction, message.payload], [when, 'outgoing', { text: 'later' }])
-  const taken = await later({ schedule: { delay: 4000 } })
+  const taken = await later({ schedule: { delay: 6000 } })
   await rejects(bot.client.getMessage({ id: message.id }), 'ResourceNotFound')
   await bot.client.deleteMessage({ id: taken.id })
   await later({ payload: { text: 'now' } })
