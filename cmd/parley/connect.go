@@ -3,11 +3,11 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -80,8 +80,8 @@ func awaitServer(ctx context.Context, data string) (app.Server, bool, error) {
 // address is where commands reach a server.
 func address(s app.Server) string { return cmp.Or(s.Local, s.URL) }
 
-// answers gives the error of the connection to a server. What else may be wrong
-// with it, its requests tell.
+// answers gives the error with which a server does not answer. One that answers
+// in another way than it should is there: what is wrong, requests tell.
 func answers(ctx context.Context, s app.Server) error {
 	if address(s) == "" {
 		return errors.New("it has no address") // it has just begun, or is a command
@@ -90,10 +90,12 @@ func answers(ctx context.Context, s app.Server) error {
 	if err == nil {
 		return resp.Body.Close()
 	}
-	if _, broken := errors.AsType[*net.OpError](err); broken || errors.Is(err, io.EOF) || ctx.Err() != nil {
-		return err
+	_, certificate := errors.AsType[*tls.CertificateVerificationError](err)
+	_, protocol := errors.AsType[tls.RecordHeaderError](err)
+	if certificate || protocol {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // knownToken is the token of the environment, or that of parley dev.
