@@ -92,7 +92,7 @@ func (r *rig) longestQueue() (bytes int) {
 func TestReaderWithoutProgressIsCut(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, withConfig(func(c *Config) {
-		c.Stall, c.QueueBytes, c.QueueLen = 100*time.Millisecond, 1<<30, 1<<20
+		c.Stall, c.QueueBytes, c.QueueLen = stallsSoon, 1<<30, 1<<20
 	}))
 	r.open(t, "", 0)
 	r.fill()
@@ -112,7 +112,7 @@ func (r *rig) fill() {
 
 func TestReplayWithoutProgressIsCut(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, withConfig(func(c *Config) { c.Stall = 100 * time.Millisecond }))
+	r := newRig(t, withConfig(func(c *Config) { c.Stall = stallsSoon }))
 	r.fill()
 	dialSSE(t, r.addr, "", 0)
 	if err := <-r.errs; err != nil {

@@ -23,7 +23,13 @@ import (
 	"parley/internal/bus"
 )
 
-const patience = time.Minute // how long a test waits for what must come
+const (
+	patience = time.Minute // how long a test waits for what must come
+
+	// stallsSoon ends a test soon. The kernel gives up after twice that time, and
+	// a busy machine must not make it the first to do so.
+	stallsSoon = 2 * time.Second
+)
 
 // tape is a Log in memory: all that the port asks for.
 type tape struct {
