@@ -363,11 +363,11 @@ func (e *Engine) mayProbe(tx *sqldb.Tx, c claim, b *breaker, now int64) error {
 
 // closeUnused closes a breaker that nothing waits for. The next entry finds out.
 func (e *Engine) closeUnused(ctx context.Context, endpointID string) error {
-	now := e.now()
-	if err := e.DB.Write(ctx, func(tx *sqldb.Tx) error {
-		_, err := tx.Exec("UPDATE breakers SET failures = 0, open_until = 0, updated_at = $1 WHERE endpoint = $2 AND failures > 0 AND open_until <= $1", now, endpointID)
+	now, closes := e.now(), int64(0)
+	if err := e.DB.Write(ctx, func(tx *sqldb.Tx) (err error) {
+		closes, err = tx.Exec("UPDATE breakers SET failures = 0, open_until = 0, updated_at = $1 WHERE endpoint = $2 AND failures > 0 AND open_until <= $1", now, endpointID)
 		return err
-	}); err != nil {
+	}); err != nil || closes == 0 { // somebody else has begun to try
 		return err
 	}
 	e.mu.Lock()
