@@ -36,8 +36,13 @@ test('the documents page needs nothing from elsewhere', async () => {
 })
 
 test('a slash at the end makes no difference', async () => {
+  // Lists of what other cases add to would differ by what comes between the two.
   const get = (path) => raw('GET', path, { headers: asBot })
-  assert.deepEqual((await get('/v1/chat/messages/')).body, (await get('/v1/chat/messages')).body)
+  for (const path of ['/v1/chat/users/' + asBot['x-bot-id'], '/v1/chat/conversations/unknown']) {
+    const [with_, without] = [await get(path + '/'), await get(path)]
+    assert.equal(with_.status, without.status)
+    assert.deepEqual({ ...with_.body, id: '' }, { ...without.body, id: '' })
+  }
 })
 
 test('HEAD answers as GET without a body', async () => {
