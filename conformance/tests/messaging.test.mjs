@@ -163,7 +163,9 @@ test('overview, step 6: the same messageId is one message, also when it comes te
   await bot.replies.next('reply')
   await post(bot.webhookUrl, message({ conversationId: sent.conversationId, text: 'count' }))
   assert.equal((await bot.replies.next('reply')).body.payload.text, 'count 1')
-  assert.equal(program.messages().filter((m) => m.conversationId === answers[0].body.conversation.id).length, 2)
+  const heard = () => program.messages().filter((m) => m.conversationId === answers[0].body.conversation.id)
+  await until(() => heard().length > 1, 'word of both')
+  assert.equal(heard().length, 2)
   await bot.replies.close()
 })
 

@@ -98,6 +98,7 @@ test('an SDK bot is told to start, goes on until it is done, and its chat does n
   const end = await ended(workflow.id)
   assert.deepEqual([end.status, end.output], ['completed', { n: 5 }])
   assert.ok(end.completedAt >= end.createdAt)
+  await until(() => heard(workflow.id).length > 5, 'word of all rounds')
   const all = heard(workflow.id)
   assert.deepEqual(all.map((m) => m.what), ['start', ...Array(5).fill('continue')])
   assert.deepEqual(all.map((m) => m.status), ['pending', ...Array(5).fill('in_progress')])
@@ -111,6 +112,8 @@ test('a workflow that listens goes on when an event for it was handled', async (
   await until(async () => (await bot.client.getWorkflow({ id: workflow.id })).workflow.status === 'listening', 'listening')
   await bot.client.createEvent({ type: 'answer', payload: {}, workflowId: workflow.id })
   assert.deepEqual((await ended(workflow.id)).output, { heard: true })
+  // What the bot says of itself comes over another channel than what it does.
+  await until(() => heard(workflow.id).length > 1, 'word of both')
   assert.deepEqual(heard(workflow.id).map((m) => m.what), ['start', 'continue'])
 })
 
