@@ -206,7 +206,7 @@ func (f *feed) commitLocked(b *batch) []*listener {
 // catchUp reads a chunk of the log and hands it out. It reports whether the
 // pump may go on.
 func (f *feed) catchUp(size *chunk) bool {
-	ctx, cancel := context.WithTimeout(f.hub.hard, readWithin)
+	ctx, cancel := context.WithTimeout(f.hub.hard, f.hub.within)
 	defer cancel()
 	after := f.position()
 	signals, upTo, err := f.hub.read(ctx, f.topic, after, size.next())

@@ -126,9 +126,12 @@ func TestManyListeners(t *testing.T) {
 	t.Parallel()
 	const n, total = 5 * perShard, 200
 	r := newRig(t)
+	var all []*stream
+	for range n {
+		all = append(all, r.open(t, "", 0))
+	}
 	var wg sync.WaitGroup
-	for i := range n {
-		s := r.open(t, "", 0)
+	for i, s := range all {
 		wg.Go(func() {
 			if i%5 == 0 {
 				s.wants(1, total/4)

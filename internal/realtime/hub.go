@@ -113,6 +113,7 @@ type Hub struct {
 
 	endBus func() // cancels the subscription to endings
 
+	within  time.Duration // what a read of the log may take: readWithin, but for tests
 	stirred chan struct{} // told what happens in the background, for tests; nil otherwise
 
 	mu      sync.Mutex
@@ -149,6 +150,7 @@ func New(cfg Config) (*Hub, error) {
 		metrics: m,
 		wheel:   newWheel(cfg.Ping),
 		reads:   make(chan struct{}, maxReads),
+		within:  readWithin,
 		grumble: rate.Sometimes{First: 1, Interval: 10 * time.Second},
 		idle:    make(chan struct{}),
 		groups:  map[string]*group{},
@@ -338,7 +340,7 @@ func (h *Hub) read(ctx context.Context, topic string, after int64, limit int) ([
 	case <-ctx.Done():
 		return nil, after, ctx.Err()
 	}
-	ctx, cancel := context.WithTimeout(ctx, readWithin)
+	ctx, cancel := context.WithTimeout(ctx, h.within)
 	defer cancel()
 	signals, upTo, err := h.cfg.Log.Read(ctx, topic, after, limit)
 	if n := len(signals); n > 0 {
@@ -348,7 +350,7 @@ func (h *Hub) read(ctx context.Context, topic string, after int64, limit int) ([
 }
 
 func (h *Hub) head(ctx context.Context, topic string) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, readWithin)
+	ctx, cancel := context.WithTimeout(ctx, h.within)
 	defer cancel()
 	return h.cfg.Log.Head(ctx, topic)
 }

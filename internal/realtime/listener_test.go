@@ -92,7 +92,7 @@ func (r *rig) longestQueue() (bytes int) {
 func TestReaderWithoutProgressIsCut(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, withConfig(func(c *Config) {
-		c.Stall, c.QueueBytes, c.QueueLen = stallsSoon, 1<<30, 1<<20
+		c.Stall, c.QueueBytes, c.QueueLen = 100*time.Millisecond, 1<<30, 1<<20
 	}))
 	r.open(t, "", 0)
 	r.fill()
@@ -112,7 +112,7 @@ func (r *rig) fill() {
 
 func TestReplayWithoutProgressIsCut(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, withConfig(func(c *Config) { c.Stall = stallsSoon }))
+	r := newRig(t, withConfig(func(c *Config) { c.Stall = 100 * time.Millisecond }))
 	r.fill()
 	dialSSE(t, r.addr, "", 0)
 	if err := <-r.errs; err != nil {
@@ -132,7 +132,7 @@ func TestReplayOvertakenByTheFeed(t *testing.T) {
 	r.tape.block = block
 	r.tape.mu.Unlock()
 	late := r.open(t, "", 0)
-	for pos := int64(50); pos < 1500; pos += 50 { // soon: a read that takes long is given up
+	for pos := int64(50); pos < 1500; pos += 50 {
 		r.publish(50)
 		watcher.wants(pos+1, pos+50)
 	}

@@ -23,13 +23,7 @@ import (
 	"parley/internal/bus"
 )
 
-const (
-	patience = time.Minute // how long a test waits for what must come
-
-	// stallsSoon ends a test soon. The kernel gives up after twice that time, and
-	// a busy machine must not make it the first to do so.
-	stallsSoon = 2 * time.Second
-)
+const patience = time.Minute // how long a test waits for what must come
 
 // tape is a Log in memory: all that the port asks for.
 type tape struct {
@@ -154,7 +148,7 @@ func newRig(t testing.TB, opts ...option) *rig {
 		t.Fatal(err)
 	}
 	r.hub = hub
-	hub.stirred = make(chan struct{}, 1)
+	hub.stirred, hub.within = make(chan struct{}, 1), time.Hour
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -103,6 +103,10 @@ type netSink struct {
 // product is told.
 var wallClock = time.Now
 
+// unanswered is how much longer than we the kernel waits for a peer: while we
+// write it is we who cut, and say why.
+const unanswered = 30 * time.Second
+
 func newNetSink(conn net.Conn, stall time.Duration) *netSink {
 	s := &netSink{conn: conn, base: conn, stall: stall}
 	if t, ok := conn.(*tls.Conn); ok {
@@ -110,7 +114,7 @@ func newNetSink(conn net.Conn, stall time.Duration) *netSink {
 	}
 	d := newDescriptor(s.base)
 	if d != nil {
-		d.dropUnanswered(2 * stall)
+		d.dropUnanswered(stall + unanswered)
 	}
 	if s.base == conn {
 		s.raw = d

@@ -264,7 +264,7 @@ func drainEvents(reader *bufio.Reader) error {
 
 func TestTLSConnectionIsCutWithoutWaiting(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, withConfig(func(c *Config) { c.Stall = stallsSoon }))
+	r := newRig(t, withConfig(func(c *Config) { c.Stall = 100 * time.Millisecond }))
 	srv := httptest.NewTLSServer(r)
 	defer srv.Close()
 	conn, err := tls.Dial("tcp", srv.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true})

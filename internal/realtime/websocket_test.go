@@ -220,7 +220,7 @@ func TestWebSocketThatAnswersNoPingIsCut(t *testing.T) {
 func TestWebSocketThatReadsNothingIsCut(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, withConfig(func(c *Config) {
-		c.Stall, c.QueueBytes, c.QueueLen = stallsSoon, 1<<30, 1<<20
+		c.Stall, c.QueueBytes, c.QueueLen = 100*time.Millisecond, 1<<30, 1<<20
 	}))
 	r.rawWebSocket(t)
 	r.fill()
