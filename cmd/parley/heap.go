@@ -13,7 +13,7 @@ const (
 	// heapGoal is how far the heap may grow before it is collected, however
 	// little of it is in use. What a server keeps is a few megabytes, and Go by
 	// itself would collect each time as much again has been allocated: dozens of
-	// times a second under load, for a fifth of the processor.
+	// times a second under load.
 	heapGoal = 64 << 20
 
 	// A server that has become quiet gives back what it does not need.
