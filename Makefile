@@ -5,7 +5,7 @@ CLUSTER = $(GO) run ./internal/sqldb/sqldbtest/pgcluster --
 TESTS   = -race -shuffle=on -p 2 -timeout 40m
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test quick test-pg conformance bench fuzz soak chaos-kill lint generate check compat clean
+.PHONY: help build run test quick test-pg conformance bench fuzz soak chaos lint generate check compat clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,11 +21,11 @@ test: lint ## everything: Go on SQLite and PostgreSQL with the race detector, an
 	$(CLUSTER) $(GO) test $(TESTS) ./...
 
 quick: ## Go tests on SQLite alone, for the inner loop
-	PARLEY_TEST_DB=sqlite $(GO) test $$($(GO) list ./... | grep -v /conformance)
+	PARLEY_TEST_DB=sqlite $(GO) test $$($(GO) list ./... | grep -v -e /conformance -e /chaos)
 
-test-pg: ## Go tests on both databases, without the conformance suite
+test-pg: ## Go tests on both databases, without the suites that start servers
 	@.ci/need curl postgres
-	$(CLUSTER) $(GO) test -race -p 2 $$($(GO) list ./... | grep -v /conformance)
+	$(CLUSTER) $(GO) test -race -p 2 $$($(GO) list ./... | grep -v -e /conformance -e /chaos)
 
 conformance: ## the official clients, SDK bot and chat client against a running parley
 	@.ci/need postgres node
@@ -43,14 +43,17 @@ fuzz: ## every fuzz test, FUZZTIME each (20s)
 
 soak: ## the crash, cut and order tests, SOAK rounds long (200)
 	@.ci/need postgres
-	PARLEY_SOAK=$${SOAK:-200} $(CLUSTER) $(GO) test -count=1 -timeout 12h -run 'Kill|Crash|Cut|OrderPerLane' ./...
+	PARLEY_SOAK=$${SOAK:-200} $(CLUSTER) $(GO) test -count=1 -timeout 12h -run 'Kill|Crash|Cut|OrderPerLane' $$($(GO) list ./internal/...)
 
-chaos-kill: ## kill -9 under load in every set-up, and rolling restarts, SOAK rounds long (200); figures go to RELIABILITY.md
+chaos: ## list the tests of ./chaos; make chaos-TEST-SETUP runs one for long, such as chaos-kill-cluster, and notes it in RELIABILITY.md
+	@$(GO) test -list . ./chaos | sed -n 's/^Test/chaos-/p' | tr A-Z a-z
+
+chaos-%:
 	@.ci/need postgres
-	PARLEY_SOAK=$${SOAK:-200} PARLEY_MEASURED=../RELIABILITY.md $(CLUSTER) $(GO) test -v -count=1 -timeout 40m -run 'TestKillUnderLoad|TestRollingRestart' ./conformance
+	PARLEY_CHAOS=long PARLEY_MEASURED=../RELIABILITY.md $(CLUSTER) $(GO) test -v -count=1 -timeout 60m -run '(?i)^Test$(subst -,$$/^,$*)$$' ./chaos
 
 lint: ## gofmt, go vet, and staticcheck where go.mod has it
-	@test -z "$$(gofmt -l cmd internal spec bench conformance/*.go 2>/dev/null | tee /dev/stderr)" || { echo "run gofmt -w on the files above"; exit 1; }
+	@test -z "$$(gofmt -l cmd internal spec bench chaos conformance/*.go 2>/dev/null | tee /dev/stderr)" || { echo "run gofmt -w on the files above"; exit 1; }
 	$(GO) vet ./...
 	@if $(GO) tool | grep -q staticcheck; then $(GO) tool staticcheck ./...; fi
 

@@ -1,11 +1,9 @@
 // Package conformance runs the official JavaScript clients, an SDK bot and
 // programs from published guides against a real parley process, on SQLite and
 // on PostgreSQL, and against three of them behind a proxy that moves clients
-// around. It kills and restarts those processes under load. All of it is tests:
+// around. All of it is tests:
 //
 //	go test -v ./conformance
 //
 // passing.txt lists the cases that must pass; it only grows (-update adds).
-// With PARLEY_TEST_DB=sqlite PostgreSQL and the three are left out; PARLEY_TEST_BIN names a
-// binary to test instead of building one.
 package conformance

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"parley/internal/bus/natstest"
+	"parley/internal/parleytest"
 	"parley/internal/sqldb/sqldbtest"
 )
 
@@ -21,7 +22,7 @@ func TestTheGuideToSeveralServersRuns(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Fatalf("%v: the page is run with curl; run .ci/need curl", err)
 	}
-	bin, err := binary()
+	bin, err := parleytest.Binary()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"parley/internal/parleytest"
 )
 
 // TestTheGuideRuns runs the lines of the guide's page on plain HTTP as they are
@@ -14,14 +16,14 @@ func TestTheGuideRuns(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Fatalf("%v: the page is run with curl; run .ci/need curl", err)
 	}
-	s := serve(t)
+	s := parleytest.Serve(t)
 	text, err := os.ReadFile("../docs/guide/plain-http.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	// The binary under test is the parley of the page.
 	bin := t.TempDir()
-	if err := os.Symlink(s.bin, filepath.Join(bin, "parley")); err != nil {
+	if err := os.Symlink(s.Bin, filepath.Join(bin, "parley")); err != nil {
 		t.Fatal(err)
 	}
 	script := "set -eu\n"
@@ -32,7 +34,7 @@ func TestTheGuideRuns(t *testing.T) {
 		}
 	}
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", script)
-	cmd.Env = append(s.env, "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	cmd.Env = append(s.Env, "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {

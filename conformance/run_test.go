@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"parley/internal/parleytest"
 	"parley/spec"
 )
 
@@ -28,22 +29,21 @@ var (
 
 const list = "passing.txt"
 
+func TestMain(m *testing.M) { parleytest.Main(m) }
+
 // TestOfficialClients runs every suite of tests/ on each database.
 func TestOfficialClients(t *testing.T) {
 	node(t)
 	install(t)
 	ran := map[string]bool{}
-	for _, name := range slices.Sorted(maps.Keys(setups())) {
-		t.Run(name, func(t *testing.T) {
-			s := setups()[name](t)
-			env, _ := s.settings()
-			r := run(t, env)
-			for op, well := range r.exercised {
-				ran[op] = ran[op] || well
-			}
-			r.compare(t)
-		})
-	}
+	parleytest.Each(t, func(t *testing.T, s *parleytest.Setup) {
+		env, _ := s.Settings()
+		r := run(t, env)
+		for op, well := range r.exercised {
+			ran[op] = ran[op] || well
+		}
+		r.compare(t)
+	})
 	report(t, ran)
 }
 

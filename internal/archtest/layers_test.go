@@ -65,7 +65,9 @@ var layers = []struct{ dir, may string }{
 	{"internal/sqldb/sqldbtest/pgserver", ""},
 	{"internal/sqldb/sqldbtest/pgcluster", "sqldb/sqldbtest/pgserver"},
 	{"bench", "kernel sqldb/sqldbtest/pgserver"},
+	{"internal/parleytest", "bus/natstest sqldb/sqldbtest"},
 	{"conformance", "kernel"},
+	{"chaos", "kernel"},
 }
 
 var groups = map[string]string{
@@ -114,7 +116,7 @@ func TestPackagesImportOnlyWhatTheirLayerMay(t *testing.T) {
 // testsMay widens the rule for tests: they may use the suites and the kernel,
 // and the tests of whole programs may boot app.
 func testsMay(dir, to string) bool {
-	boots := dir == "internal/archtest" || dir == "bench" || dir == "conformance"
+	boots := dir == "internal/archtest" || dir == "bench" || dir == "conformance" || dir == "chaos"
 	return isSuite(to) || slices.Contains(expand("kernel"), to) || boots && (to == "internal/app" || to == "spec")
 }
 

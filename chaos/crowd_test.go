@@ -1,4 +1,4 @@
-package conformance
+package chaos
 
 import (
 	"bufio"
@@ -8,70 +8,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"parley/internal/parleytest"
 )
 
-// TestKillUnderLoad kills servers at random points while people write, and
-// starts them again on the same data. Afterwards every acknowledged message is
-// there once, in the order it was sent, and is answered once; a listener that
-// came back each time heard everything once, in order.
-func TestKillUnderLoad(t *testing.T) {
-	for _, name := range slices.Sorted(maps.Keys(setups())) {
-		t.Run(name, func(t *testing.T) {
-			s, n := setups()[name](t), &toll{}
-			l := begin(t, s)
-			l.end(func() { killOften(t, s, n) })
-			if p := n.readyAfter(99); longRun() && p > 3*time.Second {
-				t.Errorf("requests were served %v (p99) after a start, want 3 s at most", p)
-			}
-			l.record("kill -9, "+name, n.String())
-		})
-	}
-}
-
-// toll is what servers went through.
-type toll struct {
-	kills, stops, deaf int
-	ready              []time.Duration // from each start until requests were served
-}
-
-func (n *toll) String() string {
-	text := fmt.Sprintf("%d stops", n.stops)
-	if n.kills > 0 {
-		text = fmt.Sprintf("%d kills, %s", n.kills, text)
-	}
-	if n.deaf > 0 {
-		text += fmt.Sprintf(", %d of them without NATS", n.deaf)
-	}
-	return text + fmt.Sprintf("; ready again after %v (p50), %v (p99)", n.readyAfter(50), n.readyAfter(99))
-}
-
-// readyAfter is a percentile of how long the starts took.
-func (n *toll) readyAfter(percent int) time.Duration {
-	slices.Sort(n.ready)
-	return n.ready[(len(n.ready)*percent+99)/100-1].Round(time.Millisecond)
-}
-
-// start starts a server again and notes how long that took.
-func (n *toll) start(s *server) {
-	s.t.Helper()
-	began := time.Now()
-	s.start()
-	n.ready = append(n.ready, time.Since(began))
-}
-
-// load is a crowd that writes and listens.
-type load struct {
+// crowd is people who write and listen.
+type crowd struct {
 	t     *testing.T
 	talks []*talk
 
@@ -81,10 +30,10 @@ type load struct {
 }
 
 // begin has people write and listen.
-func begin(t *testing.T, s *setup) *load {
+func begin(t *testing.T, s *parleytest.Setup) *crowd {
 	t.Helper()
-	_, env := s.settings()
-	l := &load{t: t}
+	_, env := s.Settings()
+	l := &crowd{t: t}
 	for n := range 8 {
 		l.talks = append(l.talks, newTalk(t, env.ChatURL, n))
 	}
@@ -100,7 +49,7 @@ func begin(t *testing.T, s *setup) *load {
 
 // end does what is to be survived, has the writers come to an end and looks at
 // what became of what they wrote.
-func (l *load) end(meanwhile func()) {
+func (l *crowd) end(meanwhile func()) {
 	l.t.Helper()
 	defer l.listening.Wait()
 	defer l.deaf()
@@ -112,59 +61,14 @@ func (l *load) end(meanwhile func()) {
 	}
 }
 
-// longRun reports whether a run is long, and has the machine to itself: times
-// mean something then.
-func longRun() bool { return os.Getenv("PARLEY_SOAK") != "" }
-
-// rounds is how often a test does what it does: so often, or PARLEY_SOAK times.
-func rounds(short int) int {
-	if n, err := strconv.Atoi(os.Getenv("PARLEY_SOAK")); err == nil {
-		return n
+// record says what was survived, and by how many messages.
+func (l *crowd) record(test, figures string) {
+	l.t.Helper()
+	acknowledged := 0
+	for _, c := range l.talks {
+		acknowledged += len(c.written)
 	}
-	return short
-}
-
-// killOften kills and restarts servers at random points, and now and then the
-// NATS server beside them.
-func killOften(t *testing.T, s *setup, n *toll) {
-	t.Helper()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	dice := rand.New(rand.NewPCG(seed, 1))
-	for round := range rounds(6) {
-		// Short and long lives: some end while start-up still catches up.
-		life := time.Duration(50+dice.IntN(900)) * time.Millisecond
-		<-time.After(life)
-		unheard := s.wire != nil && round%4 == 2
-		if unheard {
-			s.wire.Stop()
-			n.deaf++
-		}
-		victim := s.nodes[dice.IntN(len(s.nodes))]
-		if dice.IntN(4) == 0 {
-			victim.end() // in good order now and then: it must lose as little
-			n.stops++
-		} else {
-			victim.kill()
-			n.kills++
-		}
-		if len(s.nodes) > 1 {
-			<-time.After(time.Duration(dice.IntN(300)) * time.Millisecond) // the others go on without it
-		}
-		n.start(victim)
-		if unheard {
-			if err := s.wire.Run(); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	<-time.After(300 * time.Millisecond)
-	if longRun() && len(s.nodes) > 1 {
-		// One stays away: the others take over what it was at when its leases end.
-		s.nodes[dice.IntN(len(s.nodes))].kill()
-		n.kills++
-		<-time.After(300 * time.Millisecond)
-	}
+	record(l.t, test, figures+fmt.Sprintf("; %d messages acknowledged, 0 lost, doubled or out of order, all answered once and heard once", acknowledged))
 }
 
 // talk is one conversation with the built-in bot: one writer, one listener.

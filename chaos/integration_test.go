@@ -1,4 +1,4 @@
-package conformance
+package chaos
 
 import (
 	"bytes"
@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -14,13 +13,15 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"parley/internal/parleytest"
 )
 
 // plain is an integration and a bot in one program that knows no SDK: it reads
 // headers and JSON, and calls back with plain requests.
 type plain struct {
 	t     *testing.T
-	api   settings
+	api   parleytest.Settings
 	url   string
 	botID string
 	id    string // of the integration
@@ -114,9 +115,9 @@ func (p *plain) must(method, path string, header map[string]string, in, out any)
 type object = map[string]any
 
 // newPlain creates the integration and a bot that has it.
-func newPlain(t *testing.T, s *setup) (p *plain, webhookID string) {
+func newPlain(t *testing.T, s *parleytest.Setup) (p *plain, webhookID string) {
 	p = &plain{t: t, out: map[string][]string{}, seen: map[string]bool{}}
-	_, p.api = s.settings()
+	_, p.api = s.Settings()
 	server := httptest.NewServer(http.HandlerFunc(p.serve))
 	t.Cleanup(server.Close)
 	p.url = server.URL
@@ -158,37 +159,36 @@ func (p *plain) asIntegration() map[string]string {
 	return map[string]string{"x-bot-id": p.botID, "x-integration-id": p.id, "x-integration-alias": "plain"}
 }
 
-// TestIntegrationWithNothingButHTTP connects a channel without any SDK, and
-// kills the server while messages go out: each acknowledged one arrives, in the
-// order of its conversation, and no id of ours makes two.
-func TestIntegrationWithNothingButHTTP(t *testing.T) {
-	for _, name := range slices.Sorted(maps.Keys(setups())) {
-		t.Run(name, func(t *testing.T) {
-			s := setups()[name](t)
-			p, webhookID := newPlain(t, s)
-			p.door(webhookID)
-			p.act()
-			const conversations = 4
-			written := make([][]string, conversations)
-			ids := make([]string, conversations)
-			for i := range ids {
-				var made struct{ Conversation struct{ ID string } }
-				p.must("POST", "/v1/chat/conversations", p.asIntegration(), object{"channel": "channel", "tags": object{}}, &made)
-				ids[i] = made.Conversation.ID
-			}
-			stop := make(chan struct{})
-			var writing sync.WaitGroup
-			for i := range ids {
-				writing.Go(func() { written[i] = p.write(ids[i], i, stop) })
-			}
-			killOften(t, s, &toll{})
-			close(stop)
-			writing.Wait()
-			for i, id := range ids {
-				p.arrived(id, written[i])
-			}
-		})
-	}
+// TestIntegration connects a channel without any SDK, and kills the server while
+// messages go out: each acknowledged one arrives, in the order of its
+// conversation, and no id of ours makes two.
+func TestIntegration(t *testing.T) {
+	parleytest.Each(t, func(t *testing.T, s *parleytest.Setup) {
+		p, webhookID := newPlain(t, s)
+		p.door(webhookID)
+		p.act()
+		const conversations = 4
+		written := make([][]string, conversations)
+		ids := make([]string, conversations)
+		for i := range ids {
+			var made struct{ Conversation struct{ ID string } }
+			p.must("POST", "/v1/chat/conversations", p.asIntegration(), object{"channel": "channel", "tags": object{}}, &made)
+			ids[i] = made.Conversation.ID
+		}
+		stop := make(chan struct{})
+		var writing sync.WaitGroup
+		for i := range ids {
+			writing.Go(func() { written[i] = p.write(ids[i], i, stop) })
+		}
+		n := &toll{}
+		killOften(t, s, n)
+		close(stop)
+		writing.Wait()
+		for i, id := range ids {
+			p.arrived(id, written[i])
+		}
+		record(t, "kill -9 beside an integration, "+s.Name, fmt.Sprintf("%v; %d messages acknowledged, all arrived at the integration in order", n, len(slices.Concat(written...))))
+	})
 }
 
 // door knocks at the installation's webhook.

@@ -1,27 +1,56 @@
-package conformance
+package chaos
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"parley/internal/parleytest"
 )
 
-// record appends to the file that PARLEY_MEASURED names, RELIABILITY.md by its
-// path from here, what a load has shown. A test that failed shows nothing.
-func (l *load) record(test, figures string) {
-	l.t.Helper()
-	acknowledged := 0
-	for _, c := range l.talks {
-		acknowledged += len(c.written)
+func TestMain(m *testing.M) {
+	parleytest.Main(m, func() error {
+		if long() && !recorded.Load() {
+			return errors.New("no long test has run to its end; make chaos lists them, and most know sqlite, postgres and cluster")
+		}
+		return nil
+	})
+}
+
+// recorded says that a test has told what it has shown.
+var recorded atomic.Bool
+
+// long reports whether a run is long, and has the machine to itself: times and
+// memory mean something then.
+func long() bool { return os.Getenv("PARLEY_CHAOS") == "long" }
+
+// rounds is how often a test does what it does. PARLEY_ROUNDS shortens a long run.
+func rounds(short, often int) int {
+	if !long() {
+		return short
 	}
-	figures += fmt.Sprintf("; %d messages acknowledged, 0 lost, doubled or out of order, all answered once and heard once", acknowledged)
-	l.t.Log(figures)
-	if file := os.Getenv("PARLEY_MEASURED"); file != "" && !l.t.Failed() {
-		measured(l.t, file, test, figures)
+	if n, err := strconv.Atoi(os.Getenv("PARLEY_ROUNDS")); err == nil {
+		return n
+	}
+	return often
+}
+
+// record says what a test has shown, and appends it to the file that
+// PARLEY_MEASURED names: RELIABILITY.md, by its path from here. A test that failed
+// shows nothing.
+func record(t *testing.T, test, figures string) {
+	t.Helper()
+	t.Log(figures)
+	recorded.Store(true)
+	if file := os.Getenv("PARLEY_MEASURED"); file != "" && !t.Failed() {
+		measured(t, file, test, figures)
 	}
 }
 

@@ -1,10 +1,8 @@
-package conformance
+package parleytest
 
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"io"
 	"log"
 	"net"
@@ -17,36 +15,11 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"parley/internal/bus/natstest"
-	"parley/internal/sqldb/sqldbtest"
 )
 
-// cluster starts three servers that share a PostgreSQL database and reach each
-// other over NATS. A proxy in front of them gives each request to the next one,
-// so that no client stays where it was.
-func cluster(t *testing.T) *setup {
-	t.Helper()
-	database, wire := sqldbtest.PostgresURL(t), natstest.Start(t)
-	key := filepath.Join(t.TempDir(), "master.key")
-	secret := make([]byte, 32)
-	rand.Read(secret) // never fails
-	if err := os.WriteFile(key, []byte(base64.StdEncoding.EncodeToString(secret)+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	p := newProxy(t)
-	var nodes []*server
-	for range 3 {
-		nodes = append(nodes, serve(t, "PARLEY_DATABASE_URL="+database, "PARLEY_NATS_URL="+wire.URL,
-			"PARLEY_MASTER_KEY_FILE="+key, "PARLEY_PUBLIC_URL="+p.url))
-	}
-	p.balance(t, nodes)
-	return &setup{server: nodes[0], nodes: nodes, proxy: p, wire: wire}
-}
-
-// proxy gives each request to the next server that says it is ready.
-type proxy struct {
-	url   string
+// Proxy gives each request to the next server that says it is ready.
+type Proxy struct {
+	URL   string
 	nodes []*upstream
 	turn  atomic.Uint64
 }
@@ -58,13 +31,13 @@ type upstream struct {
 }
 
 // newProxy opens the address that the servers are told.
-func newProxy(t *testing.T) *proxy {
+func newProxy(t *testing.T) *Proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{url: "http://" + l.Addr().String()}
+	p := &Proxy{URL: "http://" + l.Addr().String()}
 	file := filepath.Join(t.TempDir(), "proxy.log")
 	said, err := os.Create(file)
 	if err != nil {
@@ -107,13 +80,13 @@ func whole(next http.Handler) http.Handler {
 }
 
 // rewrite sends a request on as it came, to the server whose turn it is.
-func (p *proxy) rewrite(r *httputil.ProxyRequest) {
+func (p *Proxy) rewrite(r *httputil.ProxyRequest) {
 	r.Out.URL.Scheme, r.Out.URL.Host, r.Out.URL.RawQuery = "http", p.next(), r.In.URL.RawQuery
 	r.Out.Host = r.In.Host
 }
 
 // next is the address of the server whose turn it is; where none is ready, any.
-func (p *proxy) next() string {
+func (p *Proxy) next() string {
 	turn := p.turn.Add(1)
 	for i := range uint64(len(p.nodes)) {
 		if n := p.nodes[(turn+i)%uint64(len(p.nodes))]; n.ready.Load() {
@@ -125,7 +98,7 @@ func (p *proxy) next() string {
 
 // broken answers for a server that has gone, as gateways do, and leaves it alone
 // until it says again that it is ready.
-func (p *proxy) broken(w http.ResponseWriter, out *http.Request, _ error) {
+func (p *Proxy) broken(w http.ResponseWriter, out *http.Request, _ error) {
 	for _, n := range p.nodes {
 		if n.addr == out.URL.Host && out.Context().Err() == nil {
 			n.ready.Store(false)
@@ -136,7 +109,7 @@ func (p *proxy) broken(w http.ResponseWriter, out *http.Request, _ error) {
 
 // balance begins to send requests to the servers, and asks them all the time
 // whether they are ready.
-func (p *proxy) balance(t *testing.T, servers []*server) {
+func (p *Proxy) balance(t *testing.T, servers []*Server) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	var asking sync.WaitGroup
 	t.Cleanup(func() {
@@ -144,7 +117,7 @@ func (p *proxy) balance(t *testing.T, servers []*server) {
 		asking.Wait()
 	})
 	for _, s := range servers {
-		n := &upstream{addr: s.addr}
+		n := &upstream{addr: s.Addr}
 		n.ready.Store(true)
 		p.nodes = append(p.nodes, n)
 		asking.Go(func() { n.watch(ctx) })
@@ -169,49 +142,3 @@ func (n *upstream) watch(ctx context.Context) {
 }
 
 var asker = &http.Client{Timeout: 2 * time.Second}
-
-// TestRollingRestart restarts the servers of a cluster one after the other, in
-// good order. Listeners come back to where they were, and nobody has to ask more
-// than twice: unless the machine is so busy that the proxy hears too late that a
-// server has gone, which a short run does not hold against the servers.
-func TestRollingRestart(t *testing.T) {
-	sqldbtest.NeedsPostgres(t)
-	s := cluster(t)
-	l := begin(t, s)
-	for _, c := range l.talks {
-		l.writing.Go(func() { c.read(t, l.going) })
-	}
-	n := &toll{}
-	l.end(func() {
-		for range rounds(1) {
-			for _, node := range s.nodes {
-				<-time.After(300 * time.Millisecond)
-				node.end()
-				n.stops++
-				n.start(node)
-			}
-		}
-		<-time.After(300 * time.Millisecond)
-	})
-	for _, c := range l.talks {
-		if longRun() && c.tries > 2 {
-			t.Errorf("%s: a message was sent %d times before it was acknowledged", c.name, c.tries)
-		}
-	}
-	l.record("rolling restart, cluster", n.String()+", no request sent more than twice")
-}
-
-// read asks for the conversation until ctx ends, twice if need be.
-func (c *talk) read(t *testing.T, ctx context.Context) {
-	for ctx.Err() == nil {
-		ask := func() error {
-			_, err := c.call(t.Context(), "GET", "/conversations/"+url.PathEscape(c.id), "", struct{}{}, &struct{}{})
-			return err
-		}
-		if err := ask(); err != nil {
-			if again := ask(); again != nil && longRun() {
-				t.Errorf("%s: read in vain twice: %v, then %v", c.name, err, again)
-			}
-		}
-	}
-}

@@ -1,0 +1,11 @@
+// Package chaos does to running servers what the world does to them, and looks
+// at what is left. Each test has a short form, which is part of make test, and a
+// long one, which has the machine to itself and holds times and memory too:
+//
+//	make chaos-kill-sqlite        TestKill/sqlite, long; its figures go to RELIABILITY.md
+//	make chaos-kill-cluster       three servers on PostgreSQL and NATS
+//	go test -v -run TestKill ./chaos
+//
+// A crowd of people (crowd_test.go) writes and listens meanwhile. Afterwards every
+// message that was acknowledged must be there once, in order, answered once and heard once.
+package chaos
