@@ -2,17 +2,19 @@
 
 // Package pgserver starts a PostgreSQL server of its own for tests, from the
 // binaries installed on the machine, in a temporary directory and on a free
-// port. The server ends and the directory goes when the process that started
-// it is gone, however it went.
+// port. It may be killed and started again on the same data. The server ends and
+// the directory goes when the process that started it is gone, however it went.
 package pgserver
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -20,25 +22,43 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// Server is a running PostgreSQL server.
+// Options say what sort of server is started; the zero value is that of Start.
+type Options struct {
+	// Dir is where the data go, a directory that is made and that stays; "" for
+	// one that goes with the server. The account of the server must be able to reach it.
+	Dir string
+	// FSync has the server sync what it acknowledges, and check the pages it reads.
+	FSync bool
+}
+
+// Server is a PostgreSQL server that runs, unless it was killed.
 type Server struct {
-	URL   string // of a superuser
-	cmd   *exec.Cmd
-	alive io.Closer // the server ends when this closes
-	ended chan struct{}
+	URL string // of a superuser; the same after every start
+
+	opt   Options
+	bin   string // where the binaries are
+	dir   string // of the log, and of the data if they go with the server
+	cred  *syscall.Credential
+	port  int
+	pid   int
+	alive io.Closer     // the server ends when this closes
+	ended chan struct{} // closed when all its processes have
 }
 
 // watch runs the server until file descriptor 3 ends, which is when Stop is
 // called or the starter is dead; then it removes the directory. Where the server
 // ends by itself, as when its port is taken, the directory stays for the next try.
+// File descriptor 4 says which process it is, and ends with the last one of the server.
 const watch = `dir=$1; shift
 "$@" 3<&- & server=$!
+echo $server >&4
 { read -r line <&3; : >"$dir/stop"; kill -QUIT $server; } & watcher=$!
 wait $server
 if [ -e "$dir/stop" ]; then rm -rf "$dir"; else kill $watcher; fi`
@@ -46,10 +66,14 @@ if [ -e "$dir/stop" ]; then rm -rf "$dir"; else kill $watcher; fi`
 // Start makes a cluster with encoding UTF8 and locale C and starts it. It is
 // ready, and proven to be its own, when Start returns.
 //
-// The server runs without fsync: no test cuts the power, and a killed process
-// loses nothing that reached the kernel. PARLEY_TEST_PG_FSYNC=on turns it on
-// where the disk is to be measured.
+// The server runs without fsync: a killed process loses nothing that reached the
+// kernel. PARLEY_TEST_PG_FSYNC=on turns it on where the disk is to be measured.
 func Start(ctx context.Context) (*Server, error) {
+	return New(ctx, Options{FSync: os.Getenv("PARLEY_TEST_PG_FSYNC") == "on"})
+}
+
+// New does as Start does, with options.
+func New(ctx context.Context, o Options) (*Server, error) {
 	bin, err := binaries()
 	if err != nil {
 		return nil, err
@@ -62,85 +86,117 @@ func Start(ctx context.Context) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := start(ctx, bin, dir, cred)
-	if err != nil {
-		_ = os.RemoveAll(dir) // the error at hand says more
+	if o.Dir == "" {
+		o.Dir = filepath.Join(dir, "data")
 	}
-	return s, err
+	s := &Server{opt: o, bin: bin, dir: dir, cred: cred}
+	if err := s.start(ctx); err != nil {
+		_ = os.RemoveAll(dir) // the error at hand says more
+		return nil, err
+	}
+	return s, nil
 }
 
-func start(ctx context.Context, bin, dir string, cred *syscall.Credential) (*Server, error) {
-	if cred != nil {
-		if err := os.Chown(dir, int(cred.Uid), int(cred.Gid)); err != nil {
-			return nil, err
-		}
+func (s *Server) start(ctx context.Context) error {
+	if err := errors.Join(s.own(s.dir), os.Mkdir(s.opt.Dir, 0o700), s.own(s.opt.Dir)); err != nil {
+		return err
 	}
-	data := filepath.Join(dir, "data")
-	initdb := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
-	initdb.Dir, initdb.Env = dir, environment()
-	initdb.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
+	args := []string{"-D", s.opt.Dir, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C", "--no-instructions"}
+	if s.opt.FSync {
+		args = append(args, "--data-checksums")
+	} else {
+		args = append(args, "--no-sync")
+	}
+	initdb := exec.CommandContext(ctx, filepath.Join(s.bin, "initdb"), args...)
+	initdb.Dir, initdb.Env = s.dir, environment()
+	initdb.SysProcAttr = &syscall.SysProcAttr{Credential: s.cred}
 	if out, err := initdb.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("initdb: %w\n%s", err, out)
+		return fmt.Errorf("initdb: %w\n%s", err, out)
 	}
 	// Another process may take the free port first; then the server does not
 	// start, or a foreign one answers.
 	var failed error
 	for range 5 {
-		s, err := launch(ctx, bin, dir, cred)
-		if err == nil {
-			return s, nil
+		port, err := freePort()
+		if err != nil {
+			return err
 		}
-		failed = err
+		s.port, s.URL = port, fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", port)
+		if failed = s.Run(ctx); failed == nil {
+			return nil
+		}
 	}
-	return nil, failed
+	return failed
 }
 
-func launch(ctx context.Context, bin, dir string, cred *syscall.Credential) (*Server, error) {
-	port, err := freePort()
-	if err != nil {
-		return nil, err
+// own gives a directory to the account of the server.
+func (s *Server) own(dir string) error {
+	if s.cred == nil {
+		return nil
 	}
+	return os.Chown(dir, int(s.cred.Uid), int(s.cred.Gid))
+}
+
+// Run starts a server that was killed again, on the same data and the same port,
+// and returns when it is ready. One that does not become ready is killed.
+func (s *Server) Run(ctx context.Context) error {
 	name := "parley-" + rand.Text()
-	logFile, err := os.Create(filepath.Join(dir, "log"))
+	log, err := os.Create(filepath.Join(s.dir, "log"))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer logFile.Close()
-	read, write, err := os.Pipe()
-	if err != nil {
-		return nil, err
+	defer log.Close()
+	if err := s.launch(log, name); err != nil {
+		return err
 	}
-	defer read.Close()
-	cmd := exec.Command("/bin/sh", append([]string{"-c", watch, "sh", dir}, serverArgs(bin, dir, port, name)...)...)
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, environment(), logFile, logFile
-	cmd.ExtraFiles = []*os.File{read}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred, Setpgid: true} // a Ctrl-C at the terminal is for the tests
-	if err := cmd.Start(); err != nil {
-		return nil, errors.Join(err, write.Close())
-	}
-	s := &Server{
-		URL: fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", port),
-		cmd: cmd, alive: write, ended: make(chan struct{}),
-	}
-	go func() {
-		_ = cmd.Wait() // by a signal, and of no interest
-		close(s.ended)
-	}()
 	if err := s.ready(ctx, name); err != nil {
-		text, _ := os.ReadFile(logFile.Name()) // the more it says the better
-		return nil, errors.Join(fmt.Errorf("start PostgreSQL: %w\n%s", err, text), s.Stop())
+		said, _ := os.ReadFile(log.Name()) // the more it says the better
+		return errors.Join(fmt.Errorf("start PostgreSQL: %w\n%s", err, said), s.Kill())
 	}
-	return s, nil
+	return nil
 }
 
-func serverArgs(bin, dir string, port int, name string) []string {
+func (s *Server) launch(log *os.File, name string) error {
+	hold, alive, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer hold.Close()
+	says, tell, err := os.Pipe()
+	if err != nil {
+		return errors.Join(err, alive.Close())
+	}
+	defer tell.Close()
+	cmd := exec.Command("/bin/sh", append([]string{"-c", watch, "sh", s.dir}, s.args(name)...)...)
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = s.dir, environment(), log, log
+	cmd.ExtraFiles = []*os.File{hold, tell}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.cred, Setpgid: true} // a Ctrl-C at the terminal is for the tests
+	if err := cmd.Start(); err != nil {
+		return errors.Join(err, alive.Close(), says.Close())
+	}
+	_ = tell.Close() // the copy of this process: the others have theirs
+	lines := bufio.NewReader(says)
+	line, _ := lines.ReadString('\n') // without it there is no server, which ready sees
+	s.pid, _ = strconv.Atoi(strings.TrimSpace(line))
+	ended := make(chan struct{})
+	s.alive, s.ended = alive, ended
+	go func() {
+		_, _ = io.Copy(io.Discard, lines) // until nobody is left who could write
+		_ = says.Close()
+		_ = cmd.Wait() // by a signal, and of no interest
+		close(ended)
+	}()
+	return nil
+}
+
+func (s *Server) args(name string) []string {
 	fsync := "off"
-	if os.Getenv("PARLEY_TEST_PG_FSYNC") == "on" {
+	if s.opt.FSync {
 		fsync = "on"
 	}
-	args := []string{filepath.Join(bin, "postgres"), "-D", filepath.Join(dir, "data")}
+	args := []string{filepath.Join(s.bin, "postgres"), "-D", s.opt.Dir}
 	for _, c := range []string{
-		"listen_addresses=127.0.0.1", "port=" + strconv.Itoa(port), "unix_socket_directories=", "cluster_name=" + name,
+		"listen_addresses=127.0.0.1", "port=" + strconv.Itoa(s.port), "unix_socket_directories=", "cluster_name=" + name,
 		"fsync=" + fsync, "full_page_writes=" + fsync, "wal_level=minimal", "max_wal_senders=0",
 		"max_connections=400", "max_locks_per_transaction=256", "log_min_messages=fatal",
 	} {
@@ -182,19 +238,70 @@ func clusterName(ctx context.Context, url string) (name string, err error) {
 	return name, c.QueryRow(ctx, "SHOW cluster_name").Scan(&name)
 }
 
-// Stop ends the server and removes its directory.
-func (s *Server) Stop() error {
-	err := s.alive.Close()
-	<-s.ended
-	return err
+// Kill ends all processes of the server, as kill -9 does, and returns when they
+// are gone. Run starts it again.
+func (s *Server) Kill() error {
+	select {
+	case <-s.ended:
+	default:
+		// Stopped, it starts no more of them while they are looked for. Those
+		// that are not found end when they see that it has gone.
+		_ = syscall.Kill(s.pid, syscall.SIGSTOP) // it may be ending by itself
+		for _, pid := range append(children(s.pid), s.pid) {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // the same
+		}
+		<-s.ended
+	}
+	return s.release()
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+// children finds the processes that pid has started, where there is a /proc.
+func children(pid int) (found []int) {
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is well formed
+	for _, file := range stats {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		// 17 (a name) S 12 …: number, name, state, parent
+		_, rest, _ := bytes.Cut(text, []byte(") "))
+		fields := bytes.Fields(rest)
+		if len(fields) > 1 && string(fields[1]) == strconv.Itoa(pid) {
+			child, _ := strconv.Atoi(filepath.Base(filepath.Dir(file))) // as the pattern says
+			found = append(found, child)
+		}
 	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
+	return found
+}
+
+// Stop ends the server, without writing anything more, and removes its directory.
+func (s *Server) Stop() error {
+	err := s.release()
+	<-s.ended
+	return errors.Join(err, os.RemoveAll(s.dir)) // watch has, unless the server was killed
+}
+
+// release closes what the server waits on.
+func (s *Server) release() error {
+	if err := s.alive.Close(); !errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// freePort finds a port that is free now. It stays the same over restarts, so it
+// lies below those that others are given meanwhile.
+func freePort() (int, error) {
+	var failed error
+	for range 100 {
+		port := 15_000 + mathrand.IntN(15_000)
+		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
+		if err == nil {
+			return port, l.Close()
+		}
+		failed = err
+	}
+	return 0, failed
 }
 
 // binaries finds the directory of initdb and postgres: PG_BIN, PATH, Debian's and others' usual places.

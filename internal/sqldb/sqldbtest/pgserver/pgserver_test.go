@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +35,53 @@ func TestServer(t *testing.T) {
 		t.Error(err)
 	}
 	gone(t, s.URL, dir)
+}
+
+// TestKilledServer kills a server with sessions under way: no process of it is
+// left, and the next one has what was written, at the same address.
+func TestKilledServer(t *testing.T) {
+	sqldbtest.NeedsPostgres(t)
+	data := filepath.Join(t.TempDir(), "data")
+	if err := os.Chmod(filepath.Dir(filepath.Dir(data)), 0o755); err != nil { // for the account of the server
+		t.Fatal(err)
+	}
+	s, err := pgserver.New(t.Context(), pgserver.Options{Dir: data, FSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if got := ask(t, s.URL, "SELECT concat_ws(' ', current_setting('fsync'), current_setting('full_page_writes'), current_setting('data_checksums'))"); got != "on on on" {
+		t.Errorf("fsync, full_page_writes and data_checksums are %s", got)
+	}
+	busy, err := pgx.Connect(t.Context(), s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close(t.Context())
+	if _, err := busy.Exec(t.Context(), "CREATE TABLE kept AS SELECT 'all' AS n"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := pgx.Connect(t.Context(), s.URL); err == nil {
+			t.Error("a server that was killed answers")
+		}
+		if err := s.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := ask(t, s.URL, "SELECT n FROM kept"); got != "all" {
+			t.Errorf("after a kill the table says %q", got)
+		}
+	}
+	if err := busy.Ping(t.Context()); err == nil {
+		t.Error("a session has outlived its server")
+	}
 }
 
 // TestKilledStarter holds that nothing is left of a server whose starter was killed.
