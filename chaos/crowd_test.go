@@ -27,6 +27,7 @@ type crowd struct {
 	going              context.Context // until everything is written
 	writing, listening sync.WaitGroup
 	stop, deaf         context.CancelFunc
+	settled            time.Duration // from the last acknowledgement until everything was answered and heard
 }
 
 // begin has people write and listen.
@@ -56,9 +57,11 @@ func (l *crowd) end(meanwhile func()) {
 	meanwhile()
 	l.stop()
 	l.writing.Wait()
+	written := time.Now()
 	for _, c := range l.talks {
 		c.check(l.t)
 	}
+	l.settled = time.Since(written).Round(time.Millisecond)
 }
 
 // record says what was survived, and by how many messages.
@@ -68,7 +71,7 @@ func (l *crowd) record(test, figures string) {
 	for _, c := range l.talks {
 		acknowledged += len(c.written)
 	}
-	record(l.t, test, figures+fmt.Sprintf("; %d messages acknowledged, 0 lost, doubled or out of order, all answered once and heard once", acknowledged))
+	record(l.t, test, figures+fmt.Sprintf("; %d messages acknowledged, 0 lost, doubled or out of order, all answered once and heard once, the last %v later", acknowledged, l.settled))
 }
 
 // talk is one conversation with the built-in bot: one writer, one listener.
@@ -110,9 +113,21 @@ func (c *talk) call(ctx context.Context, method, path, idempotency string, in, o
 		return 0, err
 	}
 	if answer.StatusCode >= 300 {
+		if !typed(text, answer.StatusCode) && len(text) > 0 { // a proxy says nothing
+			return http.StatusTeapot, fmt.Errorf("%s %s: %s without a typed error: %s", method, path, answer.Status, text)
+		}
 		return answer.StatusCode, fmt.Errorf("%s %s: %s: %s", method, path, answer.Status, text)
 	}
 	return answer.StatusCode, json.Unmarshal(text, out)
+}
+
+// typed reports whether a body is an error as the API publishes it.
+func typed(body []byte, status int) bool {
+	var e struct {
+		ID, Type, Message string
+		Code, Status      int
+	}
+	return json.Unmarshal(body, &e) == nil && e.ID != "" && e.Type != "" && e.Message != "" && e.Code == status && e.Status == status
 }
 
 func newTalk(t *testing.T, base string, n int) *talk {

@@ -89,6 +89,7 @@ type Engine struct {
 	starved  bool
 	toWrite  []*lane  // for writeLoop
 	again    []*lane  // outcomes that could not be written, for the next sweep
+	doubted  []claim  // that nobody works on, and that may stand in the database
 	changed  []string // endpoints whose breaker other nodes should look at
 	soonest  int64    // when the sweeper has to look at the latest
 	started  bool

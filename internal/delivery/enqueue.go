@@ -57,6 +57,9 @@ func (e *Engine) Enqueue(tx *sqldb.Tx, l Lane) (seq int64, err error) {
 		return 0, fmt.Errorf("enqueue: %w", err)
 	}
 	tx.AfterCommit(func() { e.handOver(c, owner) })
+	if owner != "" && owner == c.token {
+		tx.InDoubt(func() { e.doubt(c) })
+	}
 	return c.seq, rows.Close()
 }
 

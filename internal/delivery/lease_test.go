@@ -208,6 +208,28 @@ func TestEightClaimersNeverShareALane(t *testing.T) {
 }
 
 // A node that stood still for longer than its lease comes back with an answer.
+// The answer to the commit that makes a message gets lost, and with it the word
+// that this engine holds the lane: it goes on in a second, not when the lease ends.
+func TestClaimInDoubtIsGivenBack(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Forgetting(t, func(t *testing.T, db *sqldb.DB, f *sqldbtest.Forgetful) {
+		c := newClock()
+		w := start(t, db, c, nil)
+		f.ForgetNextCommit()
+		if err := db.Write(t.Context(), func(tx *sqldb.Tx) error { return w.put(tx, conv(1, "b"), "evt_doubt") }); err == nil {
+			t.Fatal("the answer to the commit was not lost")
+		}
+		if n := w.count("SELECT count(*) FROM lanes WHERE owner <> ''"); n != 1 {
+			t.Fatalf("%d lanes are claimed, want 1", n)
+		}
+		w.pass(writeWait)
+		w.idle()
+		if got := w.event("evt_doubt").Status; got != "processed" {
+			t.Errorf("the event is %s a second later, want processed", got)
+		}
+	})
+}
+
 func TestOutcomeOfALostLaneIsDropped(t *testing.T) {
 	t.Parallel()
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {

@@ -3,6 +3,8 @@ package delivery
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"time"
 
 	"parley/internal/sqldb"
@@ -79,9 +81,44 @@ func (e *Engine) sweep(ctx context.Context) {
 	if stopping {
 		return
 	}
-	if err := errors.Join(e.tend(ctx), e.claimDue(ctx)); err != nil && ctx.Err() == nil {
+	if err := errors.Join(e.disclaim(ctx), e.tend(ctx), e.claimDue(ctx)); err != nil && ctx.Err() == nil {
 		e.Log.Error("sweep", "err", err)
+		e.sweepBy(e.now() + writeWait.Milliseconds())
 	}
+}
+
+// doubt keeps a claim whose commit got no answer. If it happened, the lane is
+// taken by nobody until its lease ends.
+func (e *Engine) doubt(c claim) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.doubted = append(e.doubted, c)
+	e.sweepByLocked(e.now() + writeWait.Milliseconds())
+}
+
+// disclaim ends the leases of claims in doubt. The owner of a claim is unique, so
+// a lane that somebody else has taken since stays with them.
+func (e *Engine) disclaim(ctx context.Context) error {
+	e.mu.Lock()
+	cs := slices.SortedFunc(slices.Values(e.doubted), func(a, b claim) int { return strings.Compare(a.key, b.key) })
+	e.mu.Unlock()
+	for batch := range slices.Chunk(cs, sweepBatch) {
+		err := e.DB.Write(ctx, func(tx *sqldb.Tx) error {
+			for _, c := range batch {
+				if _, err := tx.Exec("UPDATE lanes SET lease_until = 0, owner = '' WHERE key = $1 AND owner = $2", c.key, c.token); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err // they stay in doubt
+		}
+		e.mu.Lock()
+		e.doubted = slices.DeleteFunc(e.doubted, func(d claim) bool { return slices.Contains(batch, d) })
+		e.mu.Unlock()
+	}
+	return nil
 }
 
 // claimDue claims due lanes while there is room, and finds out when the next one is due.
@@ -153,6 +190,7 @@ func (e *Engine) claimBatch(ctx context.Context, n int, crowded []string) (got i
 		cs, err = claimed(tx, claim{token: token, until: until}, query, w.Args...)
 		for _, c := range cs {
 			tx.AfterCommit(func() { e.accept(c) })
+			tx.InDoubt(func() { e.doubt(c) })
 		}
 		return err
 	})

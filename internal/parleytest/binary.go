@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"parley/internal/bus/natstest"
 )
 
 // Binary is PARLEY_TEST_BIN, or cmd/parley built once for all tests of this run.
@@ -32,6 +34,7 @@ var built string
 // Main runs the tests of a package and what is to be checked after them, and
 // removes the binary that was built for them.
 func Main(m *testing.M, afterwards ...func() error) {
+	natstest.Child()
 	code := m.Run()
 	for _, check := range afterwards {
 		if err := check(); err != nil && code == 0 {

@@ -260,6 +260,11 @@ func (p *postgres) once(ctx context.Context, fn func(tx *Tx) error) (after []fun
 	}
 	start := time.Now()
 	if err := q.commit(); err != nil {
+		if conn.Conn().IsClosed() {
+			for _, f := range tx.doubt {
+				f()
+			}
+		}
 		return nil, err
 	}
 	p.count.batches.Add(1)

@@ -18,6 +18,7 @@ type Tx struct {
 	q      Q
 	lock   func(key int64) error // nil where writers are alone anyway
 	after  []func()
+	doubt  []func()
 	rows   *Rows // of the last query
 	failed error
 }
@@ -98,6 +99,11 @@ func (e *PanicError) Error() string {
 // run of the closure and before Write returns. When the run is rolled back fn
 // is dropped; a rerun registers its own.
 func (tx *Tx) AfterCommit(fn func()) { tx.after = append(tx.after, fn) }
+
+// InDoubt arranges that fn runs, and nothing that AfterCommit has arranged, if the
+// connection broke while this run was committed: the write then fails, and may
+// have happened. Whoever finds out afterwards has to look.
+func (tx *Tx) InDoubt(fn func()) { tx.doubt = append(tx.doubt, fn) }
 
 // LockKey makes the transaction hold the key until it ends, so that two of
 // them that look and then insert under one key run one after the other.
