@@ -64,6 +64,17 @@ func (l *crowd) end(meanwhile func()) {
 	l.settled = time.Since(written).Round(time.Millisecond)
 }
 
+// neverSaid fails if a writer was answered with a status that says nothing to a
+// client about what to do.
+func (l *crowd) neverSaid(status int) {
+	l.t.Helper()
+	for _, c := range l.talks {
+		if text, ok := c.refused[status]; ok {
+			l.t.Errorf("%s was answered %s", c.name, text)
+		}
+	}
+}
+
 // record says what was survived, and by how many messages.
 func (l *crowd) record(test, figures string) {
 	l.t.Helper()
@@ -77,9 +88,10 @@ func (l *crowd) record(test, figures string) {
 // talk is one conversation with the built-in bot: one writer, one listener.
 type talk struct {
 	name, base, key, id string
-	written             []string // acknowledged texts, in order
-	tries               int      // that a text took at most
-	err                 error    // why the writer gave up
+	written             []string       // acknowledged texts, in order
+	tries               int            // that a text took at most
+	refused             map[int]string // by status, the last refusal
+	err                 error          // why the writer gave up
 
 	mu    sync.Mutex
 	heard []string // ids of the messages that the listener heard
@@ -132,7 +144,7 @@ func typed(body []byte, status int) bool {
 
 func newTalk(t *testing.T, base string, n int) *talk {
 	t.Helper()
-	c := &talk{name: fmt.Sprintf("c%02d", n), base: base, last: "0"}
+	c := &talk{name: fmt.Sprintf("c%02d", n), base: base, last: "0", refused: map[int]string{}}
 	var user struct{ Key string }
 	if _, err := c.call(t.Context(), "POST", "/users", "", struct{}{}, &user); err != nil {
 		t.Fatal(err)
@@ -175,6 +187,9 @@ func (c *talk) send(text string) error {
 		var out struct{ Message struct{ Payload payload } }
 		c.tries = max(c.tries, tries)
 		status, err := c.call(ctx, "POST", "/messages", "key-"+text, in, &out)
+		if err != nil {
+			c.refused[status] = err.Error() // 0 is the network's
+		}
 		switch {
 		case err == nil && out.Message.Payload.Text != text:
 			return fmt.Errorf("the answer to %s is about %q", text, out.Message.Payload.Text)

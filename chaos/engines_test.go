@@ -35,6 +35,7 @@ func TestKillPostgres(t *testing.T) {
 			l.end(func() {
 				killEngine(t, s, n, rounds(3, 200), func() error { return db.Kill() }, func() error { return db.Run(t.Context()) })
 			})
+			l.neverSaid(http.StatusInternalServerError)
 			if p := n.readyAfter(99); long() && p > 5*time.Second {
 				t.Errorf("all servers were ready %v (p99) after the database came back, want 5 s at most", p)
 			}

@@ -305,6 +305,12 @@ func (c *call) clientFault(err error) *fault.Error {
 		return fault.RateLimited.Wrap(err, "The server has too many writes waiting; nothing was changed, try again in a second")
 	case errors.Is(err, sqldb.ErrClosed):
 		return fault.RateLimited.Wrap(err, "The server is stopping; nothing was changed, try again in a second")
+	case sqldb.IsFull(err):
+		return fault.RateLimited.Wrap(err, "There is no room left on the disk of the database; nothing was changed. Who operates the server has to make room; until then what is stored can be read")
+	case sqldb.IsUnavailable(err):
+		return fault.RateLimited.Wrap(err, "The database does not answer; nothing was changed, try again in a second")
+	case sqldb.IsInDoubt(err):
+		return fault.OperationTimeout.Wrap(err, "The database went away while %s was written; it may or may not have taken effect. The same request with the same Idempotency-Key finds out", c.op.ID)
 	case errors.Is(err, sqldb.ErrText):
 		return fault.InvalidPayload.Wrap(err, "The request holds text with the character U+0000 or invalid UTF-8, which is not stored")
 	case errors.Is(err, context.DeadlineExceeded):
@@ -342,7 +348,7 @@ func (c *call) worthLogging(f *fault.Error) (slog.Level, bool) {
 		return 0, false
 	case f.Kind == fault.Internal || f.Kind == fault.Unknown:
 		return slog.LevelError, true
-	case f.Kind == fault.OperationTimeout:
+	case f.Kind == fault.OperationTimeout, sqldb.IsFull(f), sqldb.IsUnavailable(f):
 		return slog.LevelWarn, true
 	}
 	return 0, false

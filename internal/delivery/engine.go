@@ -3,7 +3,6 @@ package delivery
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strconv"
 	"sync"
@@ -93,6 +92,7 @@ type Engine struct {
 	changed  []string // endpoints whose breaker other nodes should look at
 	soonest  int64    // when the sweeper has to look at the latest
 	started  bool
+	heir     bool // the leases of earlier processes have ended
 	stopping bool
 	dead     bool
 	emptied  chan struct{} // closed when lanes becomes empty; nil while nobody waits
@@ -165,11 +165,6 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer close(e.ended)
 	unsubscribe := e.Bus.Subscribe(topic, e.hear)
 	defer unsubscribe()
-	if e.Exclusive || e.Home != "" {
-		if err := e.reset(ctx); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("end the leases of earlier processes: %w", err)
-		}
-	}
 	loops, stop := context.WithCancel(ctx)
 	defer stop()
 	e.mu.Lock()

@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -81,7 +82,7 @@ func (e *Engine) sweep(ctx context.Context) {
 	if stopping {
 		return
 	}
-	if err := errors.Join(e.disclaim(ctx), e.tend(ctx), e.claimDue(ctx)); err != nil && ctx.Err() == nil {
+	if err := errors.Join(e.inherit(ctx), e.disclaim(ctx), e.tend(ctx), e.claimDue(ctx)); err != nil && ctx.Err() == nil {
 		e.Log.Error("sweep", "err", err)
 		e.sweepBy(e.now() + writeWait.Milliseconds())
 	}
@@ -215,6 +216,24 @@ func claimed(tx *sqldb.Tx, c claim, query string, args ...any) ([]claim, error) 
 		cs = append(cs, c)
 	}
 	return cs, rows.Close()
+}
+
+// inherit ends the leases of earlier processes once: at the start, or when the
+// database takes writes, if its disk is full at the start.
+func (e *Engine) inherit(ctx context.Context) error {
+	e.mu.Lock()
+	nothing := e.heir || !e.Exclusive && e.Home == ""
+	e.mu.Unlock()
+	if nothing {
+		return nil
+	}
+	if err := e.reset(ctx); err != nil {
+		return fmt.Errorf("end the leases of earlier processes: %w", err)
+	}
+	e.mu.Lock()
+	e.heir = true
+	e.mu.Unlock()
+	return nil
 }
 
 // reset ends the leases of earlier processes, which the lock on the data

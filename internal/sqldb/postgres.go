@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -238,6 +240,12 @@ type lostError struct{ err error }
 
 func (e *lostError) Error() string { return e.err.Error() }
 
+// doubtError is the error of a commit that got no answer.
+type doubtError struct{ err error }
+
+func (e *doubtError) Error() string { return "the commit got no answer: " + e.err.Error() }
+func (e *doubtError) Unwrap() error { return e.err }
+
 // once makes one run of fn. ctx bounds the wait for a connection only: cutting
 // a statement off costs the connection, and it would do so in the middle of
 // something.
@@ -264,6 +272,7 @@ func (p *postgres) once(ctx context.Context, fn func(tx *Tx) error) (after []fun
 			for _, f := range tx.doubt {
 				f()
 			}
+			return nil, &doubtError{err}
 		}
 		return nil, err
 	}
@@ -298,6 +307,25 @@ func pgError(err error) error {
 		return fmt.Errorf("%w: %w", ErrText, err)
 	}
 	return err
+}
+
+// pgUnavailable knows a server that is not there: by what it says when it goes,
+// comes or has no place left, and by what the network says.
+func pgUnavailable(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return false // the caller gave up
+	}
+	switch code := pgCode(err); {
+	case code != "":
+		return strings.HasPrefix(code, "57P") || strings.HasPrefix(code, "08") || strings.HasPrefix(code, "53") && code != "53100"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+		return true
+	}
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[net.Error](err)
+	return ok
 }
 
 func pgUnique(err error) bool { return pgCode(err) == "23505" }

@@ -29,6 +29,20 @@ var (
 // IsUnique reports that a statement violated a unique index or a primary key.
 func IsUnique(err error) bool { return liteUnique(err) || pgUnique(err) }
 
+// IsFull reports that there is no room left for the data. Nothing was done.
+func IsFull(err error) bool { return liteFull(err) || pgCode(err) == "53100" }
+
+// IsUnavailable reports that the database server was not reached, went away or
+// takes nobody. Nothing was done.
+func IsUnavailable(err error) bool { return !IsInDoubt(err) && pgUnavailable(err) }
+
+// IsInDoubt reports that the connection broke while a write was committed: it may
+// have happened.
+func IsInDoubt(err error) bool {
+	_, ok := errors.AsType[*doubtError](err)
+	return ok
+}
+
 // inQuery adds the beginning of the statement that failed.
 func inQuery(err error, query string) error {
 	if err == nil {

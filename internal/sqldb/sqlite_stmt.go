@@ -185,6 +185,11 @@ func liteUnique(err error) bool {
 	return ok && (e.Code == lite.Unique || e.Code == lite.PrimaryKey || e.Code == lite.RowID)
 }
 
+func liteFull(err error) bool {
+	e, ok := errors.AsType[*lite.Error](err)
+	return ok && e.Code == lite.Full
+}
+
 // script runs a text of several statements.
 func (q *liteQ) script(text string) error {
 	q.ddl = true

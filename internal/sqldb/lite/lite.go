@@ -118,6 +118,7 @@ const (
 	Unique            = sqlite3.SQLITE_CONSTRAINT_UNIQUE
 	PrimaryKey        = sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
 	RowID             = sqlite3.SQLITE_CONSTRAINT_ROWID
+	Full              = sqlite3.SQLITE_FULL // also of the disk
 	Interrupted       = sqlite3.SQLITE_INTERRUPT
 	Busy              = sqlite3.SQLITE_BUSY // the low byte: there are kinds of it
 	SyncFailed        = sqlite3.SQLITE_IOERR_FSYNC

@@ -98,7 +98,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 }
 
 func (s *Server) start(ctx context.Context) error {
-	if err := errors.Join(s.own(s.dir), os.Mkdir(s.opt.Dir, 0o700), s.own(s.opt.Dir)); err != nil {
+	if err := errors.Join(s.Own(s.dir), os.Mkdir(s.opt.Dir, 0o700), s.Own(s.opt.Dir)); err != nil {
 		return err
 	}
 	args := []string{"-D", s.opt.Dir, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C", "--no-instructions"}
@@ -129,8 +129,8 @@ func (s *Server) start(ctx context.Context) error {
 	return failed
 }
 
-// own gives a directory to the account of the server.
-func (s *Server) own(dir string) error {
+// Own gives a directory to the account of the server.
+func (s *Server) Own(dir string) error {
 	if s.cred == nil {
 		return nil
 	}
