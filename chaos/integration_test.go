@@ -243,6 +243,13 @@ func (p *plain) write(conversation string, n int, stop <-chan struct{}) (acknowl
 	}
 }
 
+// forget begins anew with what went out of a conversation.
+func (p *plain) forget(conversation string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.out, conversation)
+}
+
 // arrived waits until the integration has been told of all that was
 // acknowledged. One more may have been written whose answer got lost.
 func (p *plain) arrived(conversation string, want []string) {

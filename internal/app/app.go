@@ -159,7 +159,10 @@ func (a *App) Run(ctx context.Context) (err error) {
 	var web errgroup.Group
 	broken, failed := context.WithCancelCause(ctx)
 	defer failed(nil)
+	crowd := newCrowd(descriptors(), a.scheme == "https", a.log)
+	a.metrics.registry.MustRegister(crowd)
 	for _, l := range a.listeners {
+		l = crowd.bound(l)
 		web.Go(func() error {
 			var err error
 			if a.scheme == "https" {
