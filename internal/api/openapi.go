@@ -233,6 +233,11 @@ var classHeaders = map[auth.Class][]obj{
 	auth.Operator: {headerParam("x-bot-id", false, "The bot that the request is about, where it does not name it itself and the token is not the bot's own.")},
 }
 
+// admits reports whether a header is among those that a class reads.
+func admits(c auth.Class, header string) bool {
+	return slices.ContainsFunc(classHeaders[c], func(h obj) bool { return h[0].value == header })
+}
+
 func headerParam(name string, required bool, doc string) obj {
 	return obj{{"name", name}, {"in", "header"}, {"required", required}, {"description", doc}, {"schema", obj{{"type", "string"}}}}
 }
@@ -256,7 +261,9 @@ func (d *document) parameters(m Mount, o *mounted) []obj {
 			list = append(list, d.parameter("query", p))
 		}
 		for _, p := range o.in.header {
-			list = append(list, d.parameter("header", p))
+			if !admits(o.Class, p.name) { // else it is below
+				list = append(list, d.parameter("header", p))
+			}
 		}
 	}
 	list = append(list, classHeaders[o.Class]...)

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -252,5 +253,25 @@ func TestDocsPage(t *testing.T) {
 	api.DocumentHandler(text).ServeHTTP(fourth, httptest.NewRequest("POST", "/openapi.json", nil))
 	if fourth.Code != 405 {
 		t.Errorf("POST: %d", fourth.Code)
+	}
+}
+
+// The class of an operation documents the headers that admit; one that the
+// operation reads, too, is there once.
+func TestAHeaderIsDocumentedOnce(t *testing.T) {
+	t.Parallel()
+	type input struct {
+		As string `header:"x-integration-id"`
+	}
+	op := api.Handle("who", "GET /who", auth.Runtime, func(context.Context, input) (seen, error) { return seen{}, nil })
+	a := api.New(api.Config{Ops: []api.Op{op}, Admit: func(*http.Request, auth.Class) (auth.Principal, error) { return auth.Principal{}, nil }})
+	n := 0
+	for _, p := range at(decoded(t, a.OpenAPI()), "paths", "/who", "get", "parameters").([]any) {
+		if at(p, "name") == "x-integration-id" {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("x-integration-id is documented %d times", n)
 	}
 }
