@@ -22,7 +22,10 @@ func (c *call) dropBody() error {
 	if c.r.Body == nil || c.r.Body == http.NoBody || c.r.ContentLength == 0 {
 		return nil
 	}
-	_, _ = io.CopyN(io.Discard, c.r.Body, ignoredBody) // what cannot be read is not missed
+	_, err := io.CopyN(io.Discard, c.r.Body, ignoredBody) // what cannot be read is not missed
+	if err != nil && err != io.EOF && c.r.Context().Err() != nil {
+		return c.torn(err) // but nobody waits for the answer any more: nothing is begun
+	}
 	return nil
 }
 
@@ -72,6 +75,11 @@ func (c *call) readAll() error {
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return c.tooLarge()
 	}
+	return c.torn(err)
+}
+
+// torn says of a body that its end has not come.
+func (c *call) torn(err error) error {
 	c.gone = c.r.Context().Err() != nil
 	return fault.InvalidPayload.Wrap(err, "The body ended before its announced length")
 }

@@ -561,6 +561,37 @@ func TestConnectionsSurviveRefusedBodies(t *testing.T) {
 	}
 }
 
+// A body that means nothing need not be whole, but a client that hangs up in its
+// middle has asked for nothing.
+func TestNothingIsBegunForAClientThatHangsUpInItsBody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	srv := httptest.NewServer(w)
+	defer srv.Close()
+	for _, length := range []string{"Content-Length: 100", "Transfer-Encoding: chunked"} {
+		conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_, err = io.WriteString(conn, "DELETE /v1/chat/messages/m HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer good\r\n"+length+"\r\n\r\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != 400 || !strings.Contains(string(text), "The body ended before its announced length") {
+			t.Errorf("%s: got %s %s, %v", length, resp.Status, text, err)
+		}
+	}
+}
+
 func TestHeadAnswersAsGetWithoutBody(t *testing.T) {
 	t.Parallel()
 	srv := httptest.NewServer(newWorld(t))
