@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -493,6 +494,38 @@ func TestSignalsFromAnyPosition(t *testing.T) {
 		}
 		if late, err := r.s.SignalSince(q, conv, time.Now().Add(time.Hour).UnixMilli()); err != nil || late != told[len(told)-1].Pos {
 			r.Errorf("since tomorrow is %d, %v", late, err)
+		}
+	})
+}
+
+// Of several who delete the same thing at once one is told that it is done, and
+// the others that it is not there.
+func TestOneOfSeveralDeletesWins(t *testing.T) {
+	each(t, func(r *rig) {
+		for range 20 {
+			user := r.user(chatOfA, `{}`)
+			conversation := r.conversation(chatOfA, "channel", `{}`)
+			message := r.message(chatOfA, conversation, r.user(chatOfA, `{}`), "hi")["id"].(string)
+			for _, path := range []string{"users/" + user, "messages/" + message, "conversations/" + conversation} {
+				var done, missing atomic.Int64
+				var wg sync.WaitGroup
+				for range 4 {
+					wg.Go(func() {
+						switch status, out := r.do(chatOfA, "DELETE", "/v1/chat/"+path, ""); status {
+						case 200:
+							done.Add(1)
+						case 404:
+							missing.Add(1)
+						default:
+							r.Errorf("DELETE %s answers %d %v", path, status, out)
+						}
+					})
+				}
+				wg.Wait()
+				if done.Load() != 1 || missing.Load() != 3 {
+					r.Errorf("%s was deleted %d times and missing %d times, want 1 and 3", path, done.Load(), missing.Load())
+				}
+			}
 		}
 	})
 }

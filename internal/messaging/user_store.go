@@ -140,7 +140,9 @@ func (s *Service) DropUser(tx *sqldb.Tx, c Caller, userID string) error {
 	if _, err := s.User(tx, c, userID); err != nil {
 		return err
 	}
-	if err := sqldb.Delete(tx, "users", "WHERE id = $1", userID); err != nil {
+	if err := sqldb.Delete(tx, "users", "WHERE id = $1", userID); errors.Is(err, sqldb.ErrNoRow) {
+		return c.missing("User", userID) // somebody else was faster
+	} else if err != nil {
 		return err
 	}
 	if _, err := tx.Exec("DELETE FROM tags WHERE entity = $1", userID); err != nil {

@@ -21,10 +21,15 @@ type me struct {
 func (s *Service) me(ctx context.Context) (me, error) {
 	p := auth.From(ctx)
 	if p.UserID == "" {
-		return me{}, fault.Unauthorized.New("The user of this x-user-key doesn't exist; getOrCreateUser creates it")
+		return me{}, noUser()
 	}
 	c, err := s.Messaging.Caller(ctx)
 	return me{c, p.UserID}, err
+}
+
+// noUser is the answer to a key whose user is not there.
+func noUser() error {
+	return fault.Unauthorized.New("The user of this x-user-key doesn't exist; getOrCreateUser creates it")
 }
 
 // role is what somebody is in a conversation.

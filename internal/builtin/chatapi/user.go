@@ -196,6 +196,10 @@ func (s *Service) deleteUser(ctx context.Context, _ none) (none, error) {
 	}
 	return once.Write(ctx, s.DB, func(tx *sqldb.Tx) (none, error) {
 		tx.AfterCommit(func() { s.names.forget(m.UserID) })
-		return none{}, s.Messaging.DropUser(tx, m.Caller, m.UserID)
+		err := s.Messaging.DropUser(tx, m.Caller, m.UserID)
+		if fault.Is(err, fault.ResourceNotFound) {
+			err = noUser() // somebody else was faster
+		}
+		return none{}, err
 	})
 }

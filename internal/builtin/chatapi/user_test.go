@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -304,6 +305,26 @@ func TestTraitsInEveryScript(t *testing.T) {
 		for name, want := range traits {
 			if got[name] != want {
 				r.Errorf("%s is %q, want %q", name, got[name], want)
+			}
+		}
+	})
+}
+
+// Of several who delete a user at once one is told that it is done, and the
+// others what everybody hears whose user is gone.
+func TestAUserIsDeletedOnce(t *testing.T) {
+	each(t, func(r *rig) {
+		for n := range 10 {
+			p := r.join(fmt.Sprint("p", n))
+			var wg sync.WaitGroup
+			answers := make([]int, 4)
+			for i := range answers {
+				wg.Go(func() { answers[i], _ = p.do("DELETE", "/users/me", "") })
+			}
+			wg.Wait()
+			slices.Sort(answers)
+			if want := []int{200, 401, 401, 401}; !slices.Equal(answers, want) {
+				r.Errorf("deleteUser answers %v, want %v", answers, want)
 			}
 		}
 	})
