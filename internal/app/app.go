@@ -168,7 +168,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 			if a.scheme == "https" {
 				err = a.http.ServeTLS(l, "", "")
 			} else {
-				err = a.http.Serve(l)
+				err = a.http.Serve(typedListener{l})
 			}
 			if !errors.Is(err, http.ErrServerClosed) {
 				failed(fmt.Errorf("listen on %s: %w", l.Addr(), err))

@@ -1,11 +1,8 @@
 package app
 
 import (
-	"encoding/json"
-	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -103,12 +100,7 @@ func (c *crowd) refuse(conn net.Conn) {
 
 func crowdedAnswer(now time.Time) []byte {
 	f := fault.RateLimited.New("The server holds as many connections as it can; try again in a second")
-	body, err := json.Marshal(f.Body(now))
-	if err != nil {
-		return nil
-	}
-	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nRetry-After: 1\r\nRateLimit-Reset: 1\r\nRateLimit-Remaining: 0\r\nConnection: close\r\n\r\n%s",
-		f.Kind.Status, http.StatusText(f.Kind.Status), len(body), body)
+	return lastAnswer(f, now, "Retry-After: 1\r\nRateLimit-Reset: 1\r\nRateLimit-Remaining: 0\r\n")
 }
 
 var refusedConnections = prometheus.NewDesc("parley_connections_refused_total", "Connections refused to leave descriptors for everything else.", nil, nil)

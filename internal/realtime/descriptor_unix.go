@@ -21,16 +21,11 @@ type descriptor struct {
 
 // newDescriptor is nil for connections that are not plain sockets.
 func newDescriptor(c net.Conn) *descriptor {
-	var conn syscall.RawConn
-	var err error
-	switch c := c.(type) {
-	case *net.TCPConn:
-		conn, err = c.SyscallConn()
-	case *net.UnixConn:
-		conn, err = c.SyscallConn()
-	default:
+	socket, ok := c.(syscall.Conn)
+	if !ok {
 		return nil
 	}
+	conn, err := socket.SyscallConn()
 	if err != nil {
 		return nil
 	}

@@ -164,7 +164,7 @@ func (s *netSink) finish(cause) {
 // cut closes without waiting and drops what the kernel still holds for a peer
 // that does not read.
 func (s *netSink) cut() {
-	if c, ok := s.base.(*net.TCPConn); ok {
+	if c, ok := s.base.(interface{ SetLinger(seconds int) error }); ok {
 		_ = c.SetLinger(0) // closing is what matters
 	}
 	_ = s.base.Close() // it may be closed already
