@@ -86,3 +86,44 @@ func FuzzPath(f *testing.F) {
 		}
 	})
 }
+
+// Whatever headers say of a body and of a repetition, the answer is the client's business.
+func FuzzHeaders(f *testing.F) {
+	for _, h := range [][3]string{
+		{"application/json", "", "k"}, {"application/json; charset=utf-8", "identity", ""}, {"multipart/form-data; boundary=x", "gzip", "ä"},
+		{";;", "x", strings.Repeat("k", 300)}, {"", "", "\x00"}, {"a/b; c*=utf-8''%zz", "br, identity", "a b"},
+	} {
+		f.Add(h[0], h[1], h[2])
+	}
+	w := newWorld(f)
+	f.Fuzz(func(t *testing.T, contentType, encoding, key string) {
+		r := httptest.NewRequest("POST", "/v1/chat/messages", strings.NewReader(goodBody))
+		for name, value := range map[string]string{"Authorization": "Bearer good", "Content-Type": contentType, "Content-Encoding": encoding, "Idempotency-Key": key} {
+			r.Header[name] = []string{value}
+		}
+		rec := httptest.NewRecorder()
+		w.ServeHTTP(rec, r)
+		if rec.Code != 201 && rec.Code != 400 && rec.Code != 415 {
+			t.Errorf("%v: %d %s", r.Header, rec.Code, rec.Body)
+		}
+	})
+}
+
+// A time that is taken is written in a form that is taken as the same time.
+func FuzzParseTime(f *testing.F) {
+	for _, text := range []string{"2026-11-20T12:05:00Z", "2026-11-20T12:05:00.123456789+01:00", "0001-01-01T00:00Z", "9999-12-31T23:59:59.999-2359", "2026-02-30T00:00:00Z", "x"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		at, err := api.ParseTime(text)
+		if err != nil {
+			return
+		}
+		if year := at.Time().Year(); year < 0 || year > 9999 {
+			return // an offset moved it out of what the form can say
+		}
+		if again, err := api.ParseTime(at.String()); err != nil || again != at {
+			t.Errorf("%q is %v, which is read as %v, %v", text, at, again, err)
+		}
+	})
+}

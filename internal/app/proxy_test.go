@@ -41,3 +41,22 @@ func TestOnlyTrustedProxiesNameTheCaller(t *testing.T) {
 		}
 	}
 }
+
+// What strangers write into X-Forwarded-For never makes somebody a trusted proxy
+// of whom a trusted proxy did not say so.
+func FuzzForwardedFor(f *testing.F) {
+	for _, text := range []string{"1.2.3.4", "1.2.3.4, 10.0.0.1", "[::1]:80, x", "::ffff:10.0.0.1", "fe80::1%eth0", ",,,", "10.0.0.1,"} {
+		f.Add(text)
+	}
+	proxies := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	f.Fuzz(func(t *testing.T, text string) {
+		caller, ok := forwardedFor(proxies, []string{text})
+		if ok != caller.IsValid() {
+			t.Errorf("%q: %v, %v", text, caller, ok)
+		}
+		behind, _ := forwardedFor(proxies, []string{text, "192.0.2.1"})
+		if want := netip.MustParseAddr("192.0.2.1"); behind != want {
+			t.Errorf("%q before a stranger's address: %v, want %v", text, behind, want)
+		}
+	})
+}

@@ -313,3 +313,18 @@ func TestSignalsOfWhatIsGone(t *testing.T) {
 		}
 	})
 }
+
+// Whatever is sent as a position, it is one or the client's mistake.
+func FuzzPosition(f *testing.F) {
+	for _, text := range []string{"", "0", "27", "-1", "+1", "1e3", "99999999999999999999", "0x10", " 1", "\x00", "１"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, in := range []listenInput{{Header: text}, {LastEvent: text}, {After: text}} {
+			at, err := in.position()
+			if err != nil && !fault.Is(err, fault.InvalidQuery) || err == nil && (at < -1 || at == -1 && text != "") {
+				t.Errorf("%+v is the position %d, %v", in, at, err)
+			}
+		}
+	})
+}
