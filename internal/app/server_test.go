@@ -16,9 +16,8 @@ import (
 // server is a whole server in this process, on a free port.
 type server struct {
 	*App
-	t      *testing.T
-	stop   func() error // ends it and returns what Run did
-	people int
+	t    *testing.T
+	stop func() error // ends it and returns what Run did
 }
 
 // start runs a server over a fresh directory, or the one that set names, until

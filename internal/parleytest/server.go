@@ -5,12 +5,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -168,6 +170,26 @@ func (s *Server) Settings() (text string, values Settings) {
 		s.t.Fatalf("parley env --json printed %q: %v", out, err)
 	}
 	return string(out), values
+}
+
+// Database is the URL of the database, for a look at it beside the process.
+func (s *Server) Database() string {
+	for _, v := range slices.Backward(s.Env) { // the last one counts
+		if url, ok := strings.CutPrefix(v, "PARLEY_DATABASE_URL="); ok && url != "" {
+			return url
+		}
+	}
+	return filepath.Join(s.Data, "parley.db")
+}
+
+// Log opens what the process has logged.
+func (s *Server) Log() io.ReadCloser {
+	s.t.Helper()
+	log, err := os.Open(s.log)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return log
 }
 
 // Tail is the end of what the process has logged.
