@@ -6,6 +6,10 @@
 //	make chaos-kill-cluster       three servers on PostgreSQL and NATS
 //	go test -v -run TestKill ./chaos
 //
+// Two walk over every operation that is done, as the list of operations and the
+// server's own document name it, so that a new one joins by itself: one with
+// malformed requests, one with what belongs to strangers.
+//
 // A crowd of people (crowd_test.go) writes and listens meanwhile. Afterwards every
 // message that was acknowledged must be there once, in order, answered once and heard once.
 package chaos
