@@ -144,6 +144,9 @@ func (c *call) serve() error {
 	if err := c.route(); err != nil {
 		return err
 	}
+	if c.op.refusal != nil {
+		return c.op.refusal
+	}
 	m := c.op.metrics()
 	m.inFlight.Inc()
 	defer m.inFlight.Dec()

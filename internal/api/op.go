@@ -32,6 +32,8 @@ type Op struct {
 	thorough bool          // an error names all members at fault
 	media    string        // content type of a raw answer
 
+	refusal error // of every request, whoever asks
+
 	in   *input  // nil for a raw operation without Takes
 	out  *Schema // nil for a raw operation
 	call func(ctx context.Context, c *call) (out any, err error)
@@ -141,6 +143,12 @@ func HandleRaw(operationID, route string, access auth.Class, fn func(http.Respon
 	for _, opt := range opts {
 		opt(&o)
 	}
+	return o
+}
+
+// Refusing is o as it is documented, which answers err to everybody.
+func (o Op) Refusing(err error) Op {
+	o.refusal = err
 	return o
 }
 

@@ -67,7 +67,7 @@ func New(ctx context.Context, cfg Config) (*App, error) {
 	}
 	a := &App{
 		cfg: cfg, log: newLogger(cfg.LogTo, cfg.LogLevel, cfg.LogFormat), data: data,
-		scheme: "http", metrics: newMetrics(cfg.Version), schema: schema.FS, ready: make(chan struct{}), draining: make(chan struct{}),
+		scheme: "http", metrics: newMetrics(cfg), schema: schema.FS, ready: make(chan struct{}), draining: make(chan struct{}),
 	}
 	if cert != nil {
 		a.scheme = "https"
@@ -230,7 +230,7 @@ func (a *App) open(ctx context.Context) error {
 	}
 	a.phase.Store(&phase{name: "ready", handler: a.parts.handler()})
 	close(a.ready)
-	a.log.Info("ready", "addr", a.Addr(), "url", a.URL(), "data", a.cfg.Data, "version", a.cfg.Version)
+	a.log.Info("ready", "addr", a.Addr(), "url", a.URL(), "data", a.cfg.Data, "roles", a.cfg.Roles.String(), "version", a.cfg.Version)
 	return nil
 }
 

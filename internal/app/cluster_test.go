@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,15 +22,21 @@ import (
 // nodes starts n servers on one PostgreSQL database that reach each other over NATS.
 func nodes(t *testing.T, n int) (all []*server, wire *natstest.Server) {
 	t.Helper()
+	return nodesWith(t, slices.Repeat([]Roles{allRoles}, n)...)
+}
+
+// nodesWith is nodes, each with roles of its own.
+func nodesWith(t *testing.T, roles ...Roles) (all []*server, wire *natstest.Server) {
+	t.Helper()
 	sqldbtest.NeedsPostgres(t)
 	database, wire := sqldbtest.PostgresURL(t), natstest.Start(t)
 	key := filepath.Join(t.TempDir(), "master.key")
 	var secret [32]byte
 	rand.Read(secret[:])
 	must(t, os.WriteFile(key, []byte(base64.StdEncoding.EncodeToString(secret[:])+"\n"), 0o600))
-	for range n {
+	for _, has := range roles {
 		all = append(all, start(t, func(c *Config) {
-			c.DatabaseURL, c.NATSURL, c.MasterKeyFile, c.PublicURL = database, wire.URL, key, "http://127.0.0.1:1"
+			c.Roles, c.DatabaseURL, c.NATSURL, c.MasterKeyFile, c.PublicURL = has, database, wire.URL, key, "http://127.0.0.1:1"
 		}))
 	}
 	return all, wire

@@ -20,6 +20,7 @@ type Config struct {
 	Data           string // data directory
 	DatabaseURL    string // "" = DATA/parley.db
 	NATSURL        string // "" = this is the only server
+	Roles          Roles
 	PublicURL      string // without a trailing slash; "" = the address listened on
 	TLSCert        string
 	TLSKey         string
@@ -65,6 +66,7 @@ func Options() []Option {
 		{"data", "DIR", DefaultData, "data directory; it is made if it is missing, and one server at a time may use it", text(func(c *Config) *string { return &c.Data })},
 		{"database-url", "URL", "", "postgres://… to keep the data in PostgreSQL; empty keeps it in DATA/parley.db", text(func(c *Config) *string { return &c.DatabaseURL })},
 		{"nats-url", "URL", "", "nats://… over which several servers on one PostgreSQL database wake each other; empty where there is one server", text(func(c *Config) *string { return &c.NATSURL })},
+		{"roles", "ROLE,ROLE", everything, "what this server does of all there is to do: api, realtime, delivery, timers; servers that share the database must have the rest between them", setRoles},
 		{"public-url", "URL", "", "how the world reaches this server, such as https://bots.example.com; webhook addresses are made from it", setPublicURL},
 		{"tls-cert", "FILE", "", "certificate chain in PEM form; serves HTTPS", text(func(c *Config) *string { return &c.TLSCert })},
 		{"tls-key", "FILE", "", "private key of the certificate in PEM form", text(func(c *Config) *string { return &c.TLSKey })},
@@ -242,21 +244,35 @@ func (c Config) checkExposed(host string) error {
 
 // checkCluster is for one server of several.
 func (c Config) checkCluster() error {
-	if c.NATSURL == "" {
-		return nil
+	if err := checkNATSURL(c.NATSURL); err != nil {
+		return err
 	}
-	for one := range strings.SplitSeq(c.NATSURL, ",") {
-		if u, err := url.Parse(strings.TrimSpace(one)); err != nil || u.Host == "" || u.Scheme != "nats" && u.Scheme != "tls" {
-			return errors.New("--nats-url is not of the form nats://HOST:PORT or tls://HOST:PORT, with commas between several")
-		}
+	several := "--nats-url is for several servers"
+	switch {
+	case !c.Roles.all():
+		several = fmt.Sprintf("--roles %s leaves work to other servers", c.Roles)
+	case c.NATSURL == "":
+		return nil
 	}
 	switch {
 	case c.DatabaseURL == "":
-		return errors.New("--nats-url is for several servers, and they need a database that they can share: give --database-url postgres://…")
+		return errors.New(several + ", and they need a database that they can share: give --database-url postgres://…")
 	case c.MasterKeyFile == "":
-		return errors.New("--nats-url is for several servers, which share one master key: name its file with --master-key-file")
+		return errors.New(several + ", and they share one master key: name its file with --master-key-file")
 	case c.PublicURL == "":
-		return errors.New("--nats-url is for several servers, which the world reaches by one address: give --public-url")
+		return errors.New(several + ", and the world reaches them by one address: give --public-url")
+	}
+	return nil
+}
+
+func checkNATSURL(text string) error {
+	if text == "" {
+		return nil
+	}
+	for one := range strings.SplitSeq(text, ",") {
+		if u, err := url.Parse(strings.TrimSpace(one)); err != nil || u.Host == "" || u.Scheme != "nats" && u.Scheme != "tls" {
+			return errors.New("--nats-url is not of the form nats://HOST:PORT or tls://HOST:PORT, with commas between several")
+		}
 	}
 	return nil
 }

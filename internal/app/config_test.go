@@ -56,6 +56,11 @@ func TestBadValuesNameWhereTheyStand(t *testing.T) {
 		{nil, map[string]string{"log-level": "loud"}, `--log-level: "loud" is none of debug, info, warn and error`},
 		{nil, map[string]string{"log-level": "info+1"}, `--log-level: "info+1" is none of`},
 		{nil, map[string]string{"log-format": "xml"}, `--log-format: "xml" is none of auto, text and json`},
+		{map[string]string{"PARLEY_ROLES": "api,worker"}, nil, `PARLEY_ROLES: "worker" is none of api, realtime, delivery and timers`},
+		{nil, map[string]string{"roles": "API"}, `--roles: "API" is none of`},
+		{nil, map[string]string{"roles": "api,"}, `--roles: "" is none of`},
+		{nil, map[string]string{"roles": ""}, `--roles: "" is none of`},
+		{nil, map[string]string{"roles": "all,api"}, `--roles: "all" is none of`},
 		{nil, map[string]string{"trusted-proxy": "my-proxy"}, `--trusted-proxy: "my-proxy" is neither an address nor a network`},
 		{nil, map[string]string{"public-url": "bots.example.com"}, `--public-url: "bots.example.com" is not a URL`},
 		{nil, map[string]string{"public-url": "ftp://bots.example.com"}, "is not a URL"},
@@ -104,6 +109,13 @@ func TestServeRefusesWhatIsInsecureOrContradictory(t *testing.T) {
 		{cluster("database-url", ""), "they need a database that they can share"},
 		{cluster("master-key-file", ""), "name its file with --master-key-file"},
 		{cluster("public-url", ""), "give --public-url"},
+		{cluster("roles", "api,timers"), ""},
+		{map[string]string{"roles": "timers,delivery,realtime,api"}, ""}, // these are all
+		{map[string]string{"roles": "all"}, ""},
+		{map[string]string{"roles": "delivery"}, "--roles delivery leaves work to other servers, and they need a database that they can share"},
+		{map[string]string{"roles": "api,api", "database-url": "postgres://u:p@db/parley"}, "--roles api leaves work to other servers, and they share one master key"},
+		{map[string]string{"roles": "api", "database-url": "postgres://u:p@db/parley", "master-key-file": "key"}, "give --public-url"},
+		{map[string]string{"roles": "api", "database-url": "postgres://u:p@db/parley", "master-key-file": "key", "public-url": "http://127.0.0.1:8080"}, ""},
 	} {
 		cfg, err := load(t, nil, c.flags)
 		if err != nil {

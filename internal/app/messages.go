@@ -20,7 +20,7 @@ func (p *parts) newMessages() (*api.API, error) {
 		return nil, err
 	}
 	return api.New(api.Config{
-		Name: messagingapi.Name, Prefix: messagingapi.Prefix, Ops: s.Ops(), Admit: s.Admit,
+		Name: messagingapi.Name, Prefix: messagingapi.Prefix, Ops: p.cfg.Roles.here(s.Ops()), Admit: s.Admit,
 		DB: p.db, Box: p.box, Log: p.log, Metrics: p.metrics, RateLimit: float64(p.cfg.RateLimit), Now: p.now,
 	}), nil
 }

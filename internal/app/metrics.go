@@ -18,14 +18,20 @@ type metrics struct {
 	http.Handler
 }
 
-func newMetrics(version string) *metrics {
+func newMetrics(c Config) *metrics {
 	r := prometheus.NewRegistry()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "parley_build_info", Help: "Always 1; the labels say what runs.",
-		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()},
+		ConstLabels: prometheus.Labels{"version": c.Version, "go": runtime.Version()},
 	})
 	build.Set(1)
-	r.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	roles := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "parley_role", Help: "1 for each role that this server has; a role that no server has is work that nobody does.",
+	}, []string{"role"})
+	for _, role := range c.Roles {
+		roles.WithLabelValues(string(role)).Set(1)
+	}
+	r.MustRegister(build, roles, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return &metrics{r, promhttp.HandlerFor(r, promhttp.HandlerOpts{})}
 }
 

@@ -35,7 +35,8 @@ func Offline(ctx context.Context, cfg Config, create bool, fn func(ctx context.C
 		return err
 	}
 	defer func() { err = errors.Join(err, data.close()) }()
-	a := &App{cfg: cfg, log: newLogger(cfg.LogTo, cfg.LogLevel, cfg.LogFormat), data: data, metrics: newMetrics(cfg.Version), schema: schema.FS}
+	cfg.Roles = Roles{RoleAPI} // the rest is for the servers that come later
+	a := &App{cfg: cfg, log: newLogger(cfg.LogTo, cfg.LogLevel, cfg.LogFormat), data: data, metrics: newMetrics(cfg), schema: schema.FS}
 	core, err := openCore(ctx, a)
 	if err != nil {
 		return err

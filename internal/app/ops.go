@@ -59,11 +59,11 @@ func build(c *core) (*parts, error) {
 		}
 	}
 	p.main = api.New(api.Config{
-		Name: "v1", Ops: slices.Concat(p.ops(), unbuilt(p.ops())), Admit: p.gate().Admit,
+		Name: "v1", Ops: p.cfg.Roles.here(slices.Concat(p.ops(), unbuilt(p.ops()))), Admit: p.gate().Admit,
 		DB: c.db, Box: c.box, Log: c.log, Metrics: c.metrics, RateLimit: float64(c.cfg.RateLimit), Now: c.now,
 	})
 	p.chats = api.New(api.Config{
-		Name: "chat", Prefix: chatapi.Prefix, Ops: p.chat.Ops(), Admit: p.chat.Admit,
+		Name: "chat", Prefix: chatapi.Prefix, Ops: p.cfg.Roles.here(p.chat.Ops()), Admit: p.chat.Admit,
 		DB: c.db, Box: c.box, Log: c.log, Metrics: c.metrics, RateLimit: float64(c.cfg.RateLimit), Now: c.now,
 	})
 	var err error
@@ -162,7 +162,7 @@ func (p *parts) makeDelivery() (err error) {
 	p.calls = delivery.NewPool(i, callsAtATime, callsPerEndpoint)
 	p.doors = bot.NewDoors(p.bot, p.calls.Call)
 	p.delivery, err = delivery.New(delivery.Config{
-		DB: p.db, Bus: p.bus, Source: source{p}, Invoker: i, Exclusive: p.exclusive, Home: p.home, WebhookPauses: p.cfg.webhookPauses,
+		DB: p.db, Bus: p.bus, Source: source{p}, Invoker: i, Exclusive: p.exclusive, Elsewhere: !p.cfg.Roles.has(RoleDelivery), Home: p.home, WebhookPauses: p.cfg.webhookPauses,
 		Metrics: p.metrics, Log: p.log, Now: p.now,
 	})
 	return err
@@ -202,19 +202,17 @@ func (p *parts) makeChat() (err error) {
 	return err
 }
 
-// run starts what runs for long, each in a goroutine that the group waits for.
-// A part that ends with an error brings the server down through failed.
+// run starts what runs for long and is of this server's roles, each in a
+// goroutine that the group waits for. A part that ends with an error brings the
+// server down through failed.
 func (p *parts) run(ctx context.Context, failed context.CancelCauseFunc) *errgroup.Group {
 	var g errgroup.Group
-	for _, part := range []func(context.Context) error{
-		p.delivery.Run,
-		p.timers.Run,
-		p.hub.Run,
-		func(ctx context.Context) error { return p.lease.Hold(ctx, "sweep", p.messaging.Run) },
-		func(ctx context.Context) error { return p.lease.Hold(ctx, "keys", p.sweepKeys) },
-	} {
+	for _, part := range p.works() {
+		if !p.cfg.Roles.has(part.role) {
+			continue
+		}
 		g.Go(func() error {
-			err := part(ctx)
+			err := part.run(ctx)
 			if err != nil && ctx.Err() == nil {
 				failed(err)
 			}

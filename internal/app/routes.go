@@ -87,7 +87,10 @@ func (rt *routes) door(w http.ResponseWriter, r *http.Request, webhookID, path s
 		// Webchat clients know by these words that they have a wrong id.
 		rt.chats.Fail(w, r, fault.ResourceNotFound.New("[Webhook Handler] No installation has the webhook id %q", webhookID))
 	case in.Outside:
-		if err := rt.doors.Serve(w, r, in, path); err != nil {
+		if err = rt.cfg.Roles.need(RoleAPI); err == nil {
+			err = rt.doors.Serve(w, r, in, path)
+		}
+		if err != nil {
 			rt.chats.Fail(w, r, err)
 		}
 	case in.IntegrationName == messagingapi.Name:

@@ -45,6 +45,10 @@ func (a *App) readyz(w http.ResponseWriter, r *http.Request, p *phase) {
 		plain(w, http.StatusServiceUnavailable, p.name+": "+p.doing)
 		return
 	}
+	if err := a.cfg.Roles.asked(r); err != nil {
+		plain(w, http.StatusServiceUnavailable, err.Error())
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 	defer cancel()
 	if _, err := sqldb.Scalar[int64](a.parts.db.Reader(ctx), "SELECT 1"); err != nil {

@@ -192,7 +192,9 @@ func (e *Engine) Reset(tx *sqldb.Tx, endpointID string) error {
 		if t := e.targets[endpointID]; t != nil {
 			e.closedLocked(t)
 		}
-		e.changed = append(e.changed, endpointID)
+		if !e.stopping { // or no sweep would ever tell of it
+			e.changed = append(e.changed, endpointID)
+		}
 		e.sweepByLocked(0)
 	})
 	tx.AfterCommit(func() { e.hint(hint{Endpoint: endpointID, Reset: true}) })

@@ -38,6 +38,9 @@ type Config struct {
 	// on the data directory guarantees for SQLite. Leases left by an earlier
 	// process then end at the start instead of running out.
 	Exclusive bool
+	// Elsewhere says that other processes deliver: this engine enqueues for them
+	// and tells them of it. It is not run.
+	Elsewhere bool
 	// Home is a place where one process at a time runs, such as a data directory
 	// with a lock; '' = none. Leases that earlier processes there have left end at
 	// the start, also where other nodes use the database.
@@ -131,6 +134,7 @@ func New(c Config) (*Engine, error) {
 		Config: c, node: id.New("node"), timer: realTimer,
 		kick: make(chan struct{}, 1), pen: make(chan struct{}, 1), up: make(chan struct{}), quit: make(chan struct{}), ended: make(chan struct{}),
 		lanes: map[string]*lane{}, targets: map[string]*target{}, soonest: never,
+		stopping: c.Elsewhere, // one that takes no lane any more
 	}
 	if c.Home != "" {
 		e.node = c.Home + "/" + e.node

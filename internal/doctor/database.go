@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"parley/internal/app"
 	"parley/internal/schema"
 	"parley/internal/sqldb"
 )
@@ -208,6 +209,41 @@ func (e *exam) migrations(ctx context.Context) error {
 		e.info(check, "the tables have version %d; the next start of this binary copies the database to %s and brings them to %d", have, filepath.Join(e.Config.Data, "backups"), known)
 	default:
 		e.ok(check, "the tables have version %d, as this binary knows them", have)
+		return e.work(ctx)
+	}
+	return nil
+}
+
+// longWait is how long work waits that nobody does. Servers that are running look
+// for it every few seconds.
+const longWait = time.Minute
+
+// work looks whether there is somebody for each role whose work stands in the
+// database. A role is missed by what it leaves undone: servers come and go, and
+// one that is there may still not do it.
+func (e *exam) work(ctx context.Context) error {
+	const check = "work"
+	now := time.Now()
+	since := now.Add(-longWait).UnixMilli()
+	idle := true
+	for _, w := range []struct {
+		role        app.Role
+		what, query string
+	}{
+		{app.RoleDelivery, "to be delivered", "SELECT COALESCE(MIN(due), 0) FROM lanes WHERE due < $1 AND due < 9223372036854775807 AND lease_until < $1"},
+		{app.RoleTimers, "to happen", "SELECT COALESCE(MIN(due), 0) FROM timers WHERE due < $1"},
+	} {
+		due, err := sqldb.Scalar[int64](e.db.Reader(ctx), w.query, since)
+		if err != nil {
+			return err
+		}
+		if due > 0 {
+			idle = false
+			e.warn(check, "start a server that has the role "+string(w.role)+"; if one runs, see what its log says and whether it is at its limit", "what was %s %s ago waits", w.what, age(now.Sub(time.UnixMilli(due))))
+		}
+	}
+	if idle {
+		e.ok(check, "nothing has waited for a server for long")
 	}
 	return nil
 }

@@ -321,6 +321,34 @@ func TestNewerAndOlderTables(t *testing.T) {
 	must(t, db.Close())
 }
 
+// What nobody does is seen in the database, whatever servers there are.
+func TestWorkThatNobodyDoes(t *testing.T) {
+	t.Parallel()
+	o := options(t, nil)
+	must(t, os.Mkdir(o.Config.Data, 0o700))
+	db, err := sqldb.Open(t.Context(), sqldb.Options{URL: o.Config.DatabasePath()})
+	must(t, err)
+	must(t, db.Migrate(t.Context(), schema.FS, sqldb.MigrateOptions{}))
+	change := func(statement string, args ...any) {
+		t.Helper()
+		must(t, db.Write(t.Context(), func(tx *sqldb.Tx) error {
+			_, err := tx.Exec(statement, args...)
+			return err
+		}))
+	}
+	now := time.Now().UnixMilli()
+	change(`INSERT INTO lanes (key, endpoint, seq, done, ephemeral, due, lease_until, owner) VALUES
+		('idle', 'bot:b', 1, 1, FALSE, 9223372036854775807, 0, ''), ('held', 'bot:b', 1, 0, FALSE, 1, $1, 'x'), ('new', 'bot:b', 1, 0, FALSE, $1, 0, '')`, now)
+	change("INSERT INTO timers (kind, id, bot_id, line, due, failures) VALUES ('k', 'new', '', '', $1, 0)", now)
+	examine(t, o).has("work", doctor.OK, "nothing has waited")
+	change("UPDATE lanes SET lease_until = 2 WHERE key = 'held'")
+	examine(t, o).has("work", doctor.Warn, "to be delivered", "days ago", "the role delivery")
+	change("UPDATE lanes SET due = $1", now)
+	change("UPDATE timers SET due = $1", now-90_000)
+	examine(t, o).has("work", doctor.Warn, "to happen 1m", "the role timers")
+	must(t, db.Close())
+}
+
 func TestPostgres(t *testing.T) {
 	t.Parallel()
 	sqldbtest.NeedsPostgres(t)

@@ -47,6 +47,11 @@ var (
 	OperationTimeout     = kind("OperationTimeout", 504, "The operation did not finish within its time limit.")
 )
 
+// Elsewhere says that another server of the same installation answers the
+// request. The published API has no type for it; official clients take it, by
+// its status, as the answer of a gateway that found no server.
+var Elsewhere = &Kind{"Unknown", 502, "The request reached a server that does not answer it; another one does."}
+
 var kinds []*Kind
 
 func kind(typ string, status int, description string) *Kind {
