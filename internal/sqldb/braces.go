@@ -6,9 +6,9 @@ import (
 )
 
 var braces = [2]*strings.Replacer{
-	SQLite: strings.NewReplacer(" {for_update}", "", "{for_update}", "", " {skip_locked}", "", "{skip_locked}", "",
+	SQLite: strings.NewReplacer(" {for_update}", "", "{for_update}", "", " {skip_locked}", "", "{skip_locked}", "", " {concurrently}", "",
 		"{json}", "TEXT", "{bytes}", "BLOB", "{without_rowid}", "WITHOUT ROWID", "{c}", ""),
-	Postgres: strings.NewReplacer("{for_update}", "FOR UPDATE", "{skip_locked}", "FOR UPDATE SKIP LOCKED",
+	Postgres: strings.NewReplacer("{for_update}", "FOR UPDATE", "{skip_locked}", "FOR UPDATE SKIP LOCKED", "{concurrently}", "CONCURRENTLY",
 		"{json}", "jsonb", "{bytes}", "bytea", "{without_rowid}", "", "{c}", `COLLATE "C"`),
 }
 

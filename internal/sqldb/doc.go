@@ -6,7 +6,7 @@
 // Statements use $1, $2, … and stay inside the subset that subset_test.go runs
 // on both engines. What differs is written in braces and replaced when a text
 // is first seen: {for_update} and {skip_locked} in statements; {json}, {bytes},
-// {without_rowid} and {c} in migrations. Errors of the drivers are classified
+// {without_rowid}, {concurrently} and {c} in migrations. Errors of the drivers are classified
 // here: ErrNoRow, IsUnique, ErrText.
 //
 // # Writing

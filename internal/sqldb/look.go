@@ -49,7 +49,7 @@ func (looker) writeSoon(_ string, _ func(*Tx) error, done func(error)) {
 		done(errReadOnly)
 	}
 }
-func (looker) migrating(context.Context, func(func(func(*Tx) error) error) error) error {
+func (looker) migrating(context.Context, func(migrator) error) error {
 	return errReadOnly
 }
 func (looker) backup(context.Context, string) error { return errReadOnly }
@@ -108,7 +108,7 @@ func (p lookPostgres) write(context.Context, func(*Tx) error) error { return err
 func (p lookPostgres) writeSoon(rank string, fn func(*Tx) error, done func(error)) {
 	looker{}.writeSoon(rank, fn, done)
 }
-func (p lookPostgres) migrating(context.Context, func(func(func(*Tx) error) error) error) error {
+func (p lookPostgres) migrating(context.Context, func(migrator) error) error {
 	return errReadOnly
 }
 func (p lookPostgres) stats() Stats { return Stats{} }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -30,6 +31,20 @@ type migration struct {
 	name, sum, sql string
 }
 
+// online reports whether a migration runs statement by statement, outside a
+// transaction, while other nodes write: its first line says so.
+func (m migration) online() bool { return strings.HasPrefix(m.sql, "-- online\n") }
+
+// migrator is what an engine lends to Migrate.
+type migrator interface {
+	// inTx runs a transaction that may take long. What it waits for, it does not
+	// wait for so long that others queue behind it: then it begins anew.
+	inTx(fn func(tx *Tx) error) error
+	// alone runs a statement outside any transaction of ours, and what it left
+	// half-made when it was broken off before is removed first.
+	alone(statement string) (rows int64, err error)
+}
+
 const migrationTable = `CREATE TABLE IF NOT EXISTS migrations (
   version    BIGINT PRIMARY KEY,
   name       TEXT NOT NULL,
@@ -40,14 +55,31 @@ const migrationTable = `CREATE TABLE IF NOT EXISTS migrations (
 // Migrate brings the schema to the newest version in files, which are named
 // NNNN_word.sql and numbered from 0001 without a gap. Each runs in a
 // transaction of its own, and only one node migrates at a time.
+//
+// The nodes of an older program may go on meanwhile, and they do not wait for
+// long: a transaction that does not get a lock on a table within half a second
+// gives up those that it has, and begins again a second later. What takes long, or locks a table
+// for long, is an online migration. It begins with the line
+//
+//	-- online
+//
+// and its statements run one after the other, each by itself, so that one may be
+// CREATE INDEX {concurrently}. A statement behind the line
+//
+//	-- in chunks of 1000
+//
+// changes up to so many rows, and is repeated until it changes fewer. When the
+// program ends in the middle, all statements run again with the next start: each
+// has to say IF NOT EXISTS, or to find nothing left to do. SQLite has one
+// process at a time, and knows no difference but that.
 func (db *DB) Migrate(ctx context.Context, files fs.FS, o MigrateOptions) error {
 	ms, err := readMigrations(files)
 	if err != nil {
 		return err
 	}
-	return db.engine.migrating(ctx, func(inTx func(func(tx *Tx) error) error) error {
+	return db.engine.migrating(ctx, func(to migrator) error {
 		var from int
-		err := inTx(func(tx *Tx) (err error) {
+		err := to.inTx(func(tx *Tx) (err error) {
 			if _, err = tx.Exec(migrationTable); err == nil {
 				from, err = applied(tx, ms)
 			}
@@ -62,7 +94,7 @@ func (db *DB) Migrate(ctx context.Context, files fs.FS, o MigrateOptions) error 
 			}
 		}
 		for _, m := range ms[from:] {
-			if err := inTx(func(tx *Tx) error { return db.apply(tx, m, ms) }); err != nil {
+			if err := db.step(to, m, ms); err != nil {
 				return fmt.Errorf("migration %s: %w", m.name, err)
 			}
 		}
@@ -70,13 +102,44 @@ func (db *DB) Migrate(ctx context.Context, files fs.FS, o MigrateOptions) error 
 	})
 }
 
-// apply runs one migration, unless another process was faster.
+// step runs one migration, unless another process was faster.
+func (db *DB) step(to migrator, m migration, all []migration) error {
+	if m.online() {
+		if err := db.online(to, m); err != nil {
+			return err
+		}
+	}
+	return to.inTx(func(tx *Tx) error { return db.apply(tx, m, all) })
+}
+
+// online runs the statements of an online migration.
+func (db *DB) online(to migrator, m migration) error {
+	for _, s := range Statements(m.sql) {
+		size, err := s.Chunk()
+		if err != nil {
+			return err
+		}
+		text := db.dialect.text(s.SQL)
+		n, err := to.alone(text)
+		for err == nil && size > 0 && n >= size {
+			n, err = to.alone(text)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// apply runs what of a migration belongs in the transaction that notes it.
 func (db *DB) apply(tx *Tx, m migration, all []migration) error {
 	if at, err := applied(tx, all); err != nil || at >= m.version {
 		return err
 	}
-	if err := tx.script(db.dialect.text(m.sql)); err != nil {
-		return err
+	if !m.online() {
+		if err := tx.script(db.dialect.text(m.sql)); err != nil {
+			return err
+		}
 	}
 	_, err := tx.Exec("INSERT INTO migrations (version, name, checksum, applied_at) VALUES ($1, $2, $3, $4)",
 		m.version, m.name, m.sum, time.Now().UnixMilli())

@@ -364,35 +364,3 @@ func (p *postgres) flush(batch []*write) {
 		p.soon.finished(o, err)
 	}
 }
-
-// migrating holds an advisory lock on a connection of its own, without the
-// time limits of ordinary statements.
-func (p *postgres) migrating(ctx context.Context, fn func(inTx func(func(tx *Tx) error) error) error) (err error) {
-	cfg := p.writers.Config().ConnConfig
-	cfg.RuntimeParams["statement_timeout"] = "0"
-	cfg.RuntimeParams["idle_in_transaction_session_timeout"] = "0"
-	conn, err := pgx.ConnectConfig(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	// Closing the connection gives up the lock, also where ctx has ended.
-	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
-	var schema string
-	if err := conn.QueryRow(ctx, "SELECT COALESCE(current_schema(), '')").Scan(&schema); err != nil {
-		return err
-	}
-	if schema == "" {
-		return errors.New("sqldb: the search_path of the database URL names no schema that exists")
-	}
-	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", keyHash([]string{"migrations", schema})); err != nil {
-		return err
-	}
-	return fn(func(f func(tx *Tx) error) error {
-		q := &pgTx{p: p, ctx: ctx, conn: conn}
-		if err := q.tx().run(f); err != nil {
-			q.rollback()
-			return err
-		}
-		return q.commit()
-	})
-}

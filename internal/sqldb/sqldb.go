@@ -109,8 +109,8 @@ type engine interface {
 	reader(ctx context.Context) Q
 	write(ctx context.Context, fn func(tx *Tx) error) error
 	writeSoon(rank string, fn func(tx *Tx) error, done func(error))
-	// migrating runs fn while no other node migrates; inTx runs a transaction that may take long.
-	migrating(ctx context.Context, fn func(inTx func(func(tx *Tx) error) error) error) error
+	// migrating runs fn while no other node migrates.
+	migrating(ctx context.Context, fn func(m migrator) error) error
 	backup(ctx context.Context, file string) error
 	stats() Stats
 	close() error

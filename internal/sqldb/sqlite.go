@@ -228,13 +228,28 @@ func (l *sqlite) stats() Stats {
 // migrating needs no lock of its own: the transactions exclude each other, and
 // each looks again at what there is to do. Who comes second waits for as long as
 // the first one takes.
-func (l *sqlite) migrating(ctx context.Context, fn func(inTx func(func(tx *Tx) error) error) error) error {
-	return fn(func(f func(tx *Tx) error) error {
-		for {
-			err := l.write(ctx, f)
-			if e, ok := errors.AsType[*lite.Error](err); !ok || e.Code&0xff != lite.Busy || ctx.Err() != nil {
-				return err
-			}
+func (l *sqlite) migrating(ctx context.Context, fn func(m migrator) error) error {
+	return fn(liteMigrator{l, ctx})
+}
+
+type liteMigrator struct {
+	l   *sqlite
+	ctx context.Context
+}
+
+func (m liteMigrator) inTx(fn func(tx *Tx) error) error {
+	for {
+		err := m.l.write(m.ctx, fn)
+		if e, ok := errors.AsType[*lite.Error](err); !ok || e.Code&0xff != lite.Busy || m.ctx.Err() != nil {
+			return err
 		}
+	}
+}
+
+func (m liteMigrator) alone(statement string) (rows int64, err error) {
+	err = m.inTx(func(tx *Tx) (err error) {
+		rows, err = tx.Exec(statement)
+		return err
 	})
+	return rows, err
 }
