@@ -12,4 +12,8 @@
 //
 // A crowd of people (crowd_test.go) writes and listens meanwhile. Afterwards every
 // message that was acknowledged must be there once, in order, answered once and heard once.
+//
+// testdata/previous names the commit that TestUpgrade upgrades from. It moves with
+// each release, see CONTRIBUTING.md. testdata/next are the migrations of a release to
+// come, of every form that the rule for migrations allows.
 package chaos

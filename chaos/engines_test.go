@@ -45,9 +45,13 @@ func TestKillPostgres(t *testing.T) {
 }
 
 // onPostgres are the set-ups that have a database server.
-var onPostgres = map[string]func(t *testing.T, url string) *parleytest.Setup{
-	"postgres": func(t *testing.T, url string) *parleytest.Setup { return parleytest.Alone(t, url) },
-	"cluster":  func(t *testing.T, url string) *parleytest.Setup { return parleytest.Cluster(t, url) },
+var onPostgres = map[string]func(t *testing.T, url string, env ...string) *parleytest.Setup{
+	"postgres": func(t *testing.T, url string, env ...string) *parleytest.Setup {
+		return parleytest.Alone(t, url, env...)
+	},
+	"cluster": func(t *testing.T, url string, env ...string) *parleytest.Setup {
+		return parleytest.Cluster(t, url, env...)
+	},
 }
 
 // TestKillNATS kills what carries the wake-ups between servers: things are late

@@ -34,7 +34,7 @@ type Server struct {
 }
 
 // Serve starts `parley dev` on a fresh directory, with more in its environment, and
-// ends it with the test.
+// ends it with the test. PARLEY_TEST_BIN there names another program than Binary.
 func Serve(t *testing.T, env ...string) *Server {
 	t.Helper()
 	bin, err := Binary()
@@ -48,6 +48,9 @@ func Serve(t *testing.T, env ...string) *Server {
 	for _, v := range env {
 		if data, ok := strings.CutPrefix(v, "PARLEY_DATA="); ok {
 			s.Data = data
+		}
+		if bin, ok := strings.CutPrefix(v, "PARLEY_TEST_BIN="); ok {
+			s.Bin = bin
 		}
 	}
 	t.Cleanup(func() {

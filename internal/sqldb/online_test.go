@@ -22,7 +22,7 @@ func online(t *testing.T, fn func(t *testing.T, url string)) {
 			t.Parallel()
 			url := sqldbtest.SQLiteURL(t)
 			if engine == "postgres" {
-				url = sqldbtest.Database(t, "ENCODING 'UTF8' LOCALE 'C'")
+				url = sqldbtest.DatabaseURL(t)
 			}
 			fn(t, url)
 		})
@@ -210,7 +210,7 @@ func TestAMigrationThatWaitsHoldsNobodyUp(t *testing.T) {
 func TestAnIndexIsMadeBesideAProgramThatWaitsItsTurn(t *testing.T) {
 	t.Parallel()
 	sqldbtest.NeedsPostgres(t)
-	at, err := url.Parse(sqldbtest.Database(t, "ENCODING 'UTF8' LOCALE 'C'"))
+	at, err := url.Parse(sqldbtest.DatabaseURL(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -119,7 +119,18 @@ func PostgresURL(t testing.TB) string {
 			t.Errorf("drop the schema: %v", err)
 		}
 	})
-	u := with(base, "search_path", name)
+	return patient(with(base, "search_path", name))
+}
+
+// DatabaseURL is PostgresURL in a database of its own: for a test that makes an
+// index beside others, which waits for all transactions in its database.
+func DatabaseURL(t testing.TB) string {
+	t.Helper()
+	return patient(Database(t, "ENCODING 'UTF8' LOCALE 'C'"))
+}
+
+// patient gives the sessions of a URL more time.
+func patient(u string) string {
 	for _, limit := range []string{"statement_timeout", "idle_in_transaction_session_timeout"} {
 		u = with(u, limit, "60s")
 	}
