@@ -1,5 +1,6 @@
 // Package schema holds the migrations of the database, in the order of their
-// numbers. A migration that has been released is never edited.
+// numbers. A migration that has been released is never edited, and a new one lets
+// programs of the release before go on: docs/adr/0012-expand-then-contract.md.
 package schema
 
 import "embed"

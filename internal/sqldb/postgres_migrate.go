@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -37,7 +38,7 @@ func (p *postgres) migrating(ctx context.Context, fn func(m migrator) error) (er
 	if schema == "" {
 		return errors.New("sqldb: the search_path of the database URL names no schema that exists")
 	}
-	m := &pgMigrator{p, ctx, conn, keyHash([]string{"migrations", schema})}
+	m := &pgMigrator{p: p, ctx: ctx, conn: conn, lock: keyHash([]string{"migrations", schema}), grumble: rate.Sometimes{First: 1, Interval: time.Minute}}
 	if err := m.turn(); err != nil {
 		return err
 	}
@@ -50,6 +51,8 @@ type pgMigrator struct {
 	ctx  context.Context
 	conn *pgx.Conn
 	lock int64 // of the one who migrates
+
+	grumble rate.Sometimes // a dump may be in the way for hours
 }
 
 // turn waits for the lock. It asks again and again: a statement that waits has a
@@ -116,7 +119,9 @@ func (m *pgMigrator) patiently(do func() error) error {
 		if pgCode(err) != "55P03" && !gaveWay(err) {
 			return err
 		}
-		m.p.opt.Log.Warn("a migration lets others pass and tries again in a second", "err", err)
+		m.grumble.Do(func() {
+			m.p.opt.Log.Warn("a migration waits for another transaction: it lets others pass and tries again each second", "err", err)
+		})
 		if _, err := m.conn.Exec(m.ctx, "SELECT pg_advisory_unlock($1)", m.lock); err != nil {
 			return err
 		}
