@@ -186,7 +186,7 @@ func (c *talk) send(text string) error {
 	for tries := 1; ; tries++ {
 		var out struct{ Message struct{ Payload payload } }
 		c.tries = max(c.tries, tries)
-		status, err := c.call(ctx, "POST", "/messages", "key-"+text, in, &out)
+		status, err := c.call(ctx, "POST", "/messages", "key-"+text[:min(len(text), 200)], in, &out)
 		if err != nil {
 			c.refused[status] = err.Error() // 0 is the network's
 		}

@@ -5,10 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"regexp"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -219,31 +216,4 @@ func endlessHeader(t *testing.T, s *parleytest.Setup) (taken int) {
 		}
 	}
 	return taken
-}
-
-// gauge reads a value of /metrics, added up over the servers.
-func gauge(t *testing.T, s *parleytest.Setup, name string) (sum float64) {
-	t.Helper()
-	line := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`)
-	for _, n := range s.Nodes {
-		answer, err := client.Get("http://" + n.Addr + "/metrics")
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, err := io.ReadAll(answer.Body)
-		answer.Body.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
-		m := line.FindSubmatch(text)
-		if m == nil {
-			t.Fatalf("/metrics has no %s", name)
-		}
-		v, err := strconv.ParseFloat(string(m[1]), 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		sum += v
-	}
-	return sum
 }
