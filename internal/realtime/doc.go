@@ -67,9 +67,12 @@
 //     live ones wait; the sweep tries again.
 //   - Position above the head (the database was restored from a backup): the
 //     listener starts at the head.
-//   - Client gone: a taken-over connection is looked at with every ping and is
-//     freed within one interval; a client that vanished without a word is
-//     dropped by the kernel's user timeout or a missing pong.
+//   - Client gone: Linux tells of a taken-over connection at once; elsewhere it
+//     is looked at with every ping and freed within one interval. A client that
+//     vanished without a word is dropped by the kernel's user timeout or a
+//     missing pong.
+//   - All clients come back at once: those who join read the log a few at a
+//     time, and a read has its time from its turn on.
 //   - Node dies: the client connects to another and resumes.
 //
 // # Locks

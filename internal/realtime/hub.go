@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -107,7 +108,8 @@ type Hub struct {
 	hard context.Context // ends what is still under way when Shutdown runs out of time
 	stop context.CancelFunc
 
-	reads   chan struct{}  // one place per read of the log under way
+	reads   chan struct{} // one place per read of the log under way, or per listener that is let in
+	hangups *hangups
 	grumble rate.Sometimes // a dead database is one line now and then, not one per feed
 	wg      sync.WaitGroup // pumps and drainers; nothing is added once the last listener has left
 
@@ -135,7 +137,8 @@ const (
 	readWithin = 10 * time.Second
 )
 
-// New makes a hub. It listens to endings at once; pings and the sweep need Run.
+// New makes a hub. It listens to endings at once; pings, the sweep
+// and what the kernel tells of clients that leave need Run.
 func New(cfg Config) (*Hub, error) {
 	if cfg.Bus == nil || cfg.Log == nil {
 		return nil, errors.New("realtime: Config needs Bus and Log")
@@ -145,7 +148,12 @@ func New(cfg Config) (*Hub, error) {
 	if err != nil {
 		return nil, err
 	}
+	hangups, err := newHangups()
+	if err != nil {
+		return nil, fmt.Errorf("realtime: hear of connections that end: %w", err)
+	}
 	h := &Hub{
+		hangups: hangups,
 		cfg:     cfg,
 		metrics: m,
 		wheel:   newWheel(cfg.Ping),
@@ -281,6 +289,7 @@ func (h *Hub) register(l *listener, in Listen) bool {
 
 // detach takes l out of everything that could still hand it something.
 func (h *Hub) detach(l *listener) {
+	h.hangups.forget(l)
 	h.wheel.remove(l)
 	l.feed.remove(l)
 	h.mu.Lock()
@@ -332,14 +341,24 @@ func (h *Hub) idleLocked() {
 	}
 }
 
-// read is Log.Read for feeds and replays, a bounded number at a time.
-func (h *Hub) read(ctx context.Context, topic string, after int64, limit int) ([]Signal, int64, error) {
+// turn waits for a place among those who read. A read has its time from then on:
+// after a cut thousands may come at once, each to be served, if late.
+func (h *Hub) turn(ctx context.Context) (done func(), err error) {
 	select {
 	case h.reads <- struct{}{}:
-		defer func() { <-h.reads }()
+		return func() { <-h.reads }, nil
 	case <-ctx.Done():
-		return nil, after, ctx.Err()
+		return nil, ctx.Err()
 	}
+}
+
+// read is Log.Read for feeds and replays, a bounded number at a time.
+func (h *Hub) read(ctx context.Context, topic string, after int64, limit int) ([]Signal, int64, error) {
+	done, err := h.turn(ctx)
+	if err != nil {
+		return nil, after, err
+	}
+	defer done()
 	ctx, cancel := context.WithTimeout(ctx, h.within)
 	defer cancel()
 	signals, upTo, err := h.cfg.Log.Read(ctx, topic, after, limit)
@@ -381,6 +400,7 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 	h.endBus()
 	h.stop()
 	h.wg.Wait()
+	h.hangups.close()
 	return err
 }
 

@@ -25,6 +25,11 @@ func (h *Hub) joinContext(r *http.Request) (context.Context, context.CancelFunc)
 // resolve finds where the registered listener starts and up to where it must
 // replay before it may go on with what is held for it.
 func (l *listener) resolve(ctx context.Context, in Listen, arrived time.Time) (start, target int64, err error) {
+	done, err := l.hub.turn(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer done()
 	if in.Allowed != nil {
 		ok, err := in.Allowed(ctx)
 		if err != nil {

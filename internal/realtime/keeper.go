@@ -10,13 +10,15 @@ import (
 // lastCall is how long streams have to end when nobody called Shutdown.
 const lastCall = 2 * closeTimeout
 
-// Run pings listeners and looks after feeds until ctx is done. Then it shuts
+// Run pings listeners, lets go of those whose clients have left and looks after
+// feeds until ctx is done. Then it shuts
 // the hub down, with a few seconds for it, unless Shutdown has done so: to give
 // streams longer, call Shutdown before ending ctx.
 func (h *Hub) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { h.wheel.turn(ctx) })
 	wg.Go(func() { h.sweep(ctx) })
+	wg.Go(func() { h.hangups.run(ctx) })
 	wg.Wait()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastCall)
 	defer cancel()

@@ -64,6 +64,7 @@ type listener struct {
 
 	inAll, inFeed int // places in their bags
 	slot, inSlot  int
+	watched       uint64 // its number among the hangups, 0 = none
 
 	writers sync.WaitGroup // what a handler that stays has to wait for
 	done    chan struct{}  // closed when the listener has left; nil where no handler waits
@@ -332,6 +333,12 @@ func (l *listener) retireLocked(why cause) cause {
 		return staying
 	}
 	return why
+}
+
+func (l *listener) hasLeft() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state == gone
 }
 
 // leave ends the stream's connection and takes it out of the hub. It runs once

@@ -325,6 +325,44 @@ func TestRunEndsWhatShutdownDidNot(t *testing.T) {
 	s.wantsEnd()
 }
 
+// After a cut all come back at once. Each finds a log that a few others read, not
+// one behind which everybody queues until time is up.
+func TestThoseWhoComeAtOnceAreLetInAFewAtATime(t *testing.T) {
+	t.Parallel()
+	const crowd = 10 * maxReads
+	r := newRig(t)
+	var inside, most atomic.Int64
+	open := make(chan struct{})
+	r.listen = func(*http.Request) Listen {
+		return Listen{Topic: "t", After: 0, Allowed: func(context.Context) (bool, error) {
+			n := inside.Add(1)
+			defer inside.Add(-1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			r.hub.stir()
+			<-open
+			return true, nil
+		}}
+	}
+	r.publish(1)
+	var streams []*stream
+	for range crowd {
+		streams = append(streams, dialSSE(t, r.addr, "", 0))
+	}
+	r.eventually(t, "some are let in", func() bool { return most.Load() >= maxReads })
+	for r.metric(t, "parley_realtime_listeners", "") < crowd { // the others wait
+		runtime.Gosched()
+	}
+	close(open)
+	for _, s := range streams {
+		s.readHead()
+		s.wants(1, 1)
+	}
+	if n := most.Load(); n != maxReads {
+		t.Errorf("%d were let in at the same time, want %d", n, maxReads)
+	}
+}
+
 // Not parallel: it counts goroutines and descriptors of the whole process.
 func TestNothingIsLeftBehind(t *testing.T) {
 	goroutines, descriptors := runtime.NumGoroutine(), openDescriptors(t)

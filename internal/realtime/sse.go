@@ -41,7 +41,9 @@ func (h *Hub) ServeSSE(w http.ResponseWriter, r *http.Request, in Listen) error 
 	if f, ok := s.(*flushSink); ok {
 		l.stay(r)
 		f.expire()
+		return nil
 	}
+	h.hangups.watch(l, s.(*netSink).socket)
 	return nil
 }
 
@@ -93,10 +95,11 @@ func (h *Hub) takeOver(conn net.Conn, head http.Header) (sink, error) {
 
 // netSink writes to a connection that has been taken over.
 type netSink struct {
-	conn  net.Conn
-	base  net.Conn    // the connection below TLS, or conn
-	raw   *descriptor // nil when bytes have to pass through conn
-	stall time.Duration
+	conn   net.Conn
+	base   net.Conn    // the connection below TLS, or conn
+	socket *descriptor // below base; nil when that is none
+	raw    *descriptor // the same; nil when bytes have to pass through conn
+	stall  time.Duration
 }
 
 // wallClock gives the deadlines of sockets, which are real whatever time the
@@ -112,12 +115,11 @@ func newNetSink(conn net.Conn, stall time.Duration) *netSink {
 	if t, ok := conn.(*tls.Conn); ok {
 		s.base = t.NetConn()
 	}
-	d := newDescriptor(s.base)
-	if d != nil {
-		d.dropUnanswered(stall + unanswered)
+	if s.socket = newDescriptor(s.base); s.socket != nil {
+		s.socket.dropUnanswered(stall + unanswered)
 	}
 	if s.base == conn {
-		s.raw = d
+		s.raw = s.socket
 	}
 	return s
 }

@@ -64,8 +64,9 @@ func (s *Service) listenConversation(w http.ResponseWriter, r *http.Request) err
 	if realtime.WantsWebSocket(r) {
 		serve = s.Hub.ServeWebSocket
 	}
-	err = serve(w, r, realtime.Listen{Topic: v.ID, After: after, Groups: m.groups(v.ID), Allowed: func(ctx context.Context) (bool, error) {
-		return s.allowed(ctx, m, v.ID)
+	id := v.ID // all that is kept of the conversation, for as long as the stream lasts
+	err = serve(w, r, realtime.Listen{Topic: id, After: after, Groups: m.groups(id), Allowed: func(ctx context.Context) (bool, error) {
+		return s.allowed(ctx, m, id)
 	}})
 	switch {
 	case errors.Is(err, realtime.ErrNotAllowed):
