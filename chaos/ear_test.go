@@ -30,6 +30,8 @@ type ear struct {
 	turn int  // the server it goes to next, counted round
 	slow bool // it may be cut by the server
 
+	inside func() // called when it has a stream
+
 	mu     sync.Mutex
 	stream stream   // nil while there is none, or it is cut
 	last   int64    // position of the last signal
@@ -85,6 +87,7 @@ func (e *ear) follow(ctx context.Context) {
 	e.stream = s
 	e.mu.Unlock()
 	e.up.Add(1)
+	e.inside()
 	stopped := context.AfterFunc(ctx, e.cut)
 	defer stopped()
 	for err == nil {

@@ -28,6 +28,8 @@ func TestListeners(t *testing.T) {
 			n = 10_000
 		}
 		h := newHall(t, s, n)
+		h.open(overHTTP1(dial, longest)) // what the server keeps of people is there before
+		h.leave()
 		bare := h.resident()
 		each := func(kib int) float64 { return float64(kib-bare) / float64(n) }
 
@@ -96,6 +98,7 @@ type room struct {
 	mu    sync.Mutex
 }
 
+// emptyHall has no rooms yet.
 func emptyHall(t *testing.T, s *parleytest.Setup) *hall {
 	t.Helper()
 	_, env := s.Settings()
@@ -112,8 +115,7 @@ func emptyHall(t *testing.T, s *parleytest.Setup) *hall {
 	return h
 }
 
-// newHall brings n people into their rooms. Each has read its conversation where
-// it will listen, so that what a server remembers of people is there before.
+// newHall brings n people into their rooms.
 func newHall(t *testing.T, s *parleytest.Setup, n int) *hall {
 	t.Helper()
 	h := emptyHall(t, s)
@@ -191,10 +193,6 @@ func (r *room) furnish(ctx context.Context) error {
 			}
 			r.id = made.Conversation.ID
 		}
-		own := &talk{base: e.door(), key: e.key}
-		if _, err := own.call(ctx, "GET", "/conversations/"+url.PathEscape(r.id), "", struct{}{}, &struct{}{}); err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -210,15 +208,22 @@ func (h *hall) resident() int {
 }
 
 // open has everybody listen, in one way or each in its own, and returns when all
-// have a stream.
+// have a stream. They come one after the other, some at a time.
 func (h *hall) open(over opener) {
 	h.t.Helper()
 	ctx, leave := context.WithCancel(h.t.Context())
 	h.leaving = leave
+	entry, late := make(chan struct{}, 32), time.After(5*time.Minute)
 	for _, e := range h.ears {
 		if over != nil {
 			e.over = over
 		}
+		select {
+		case entry <- struct{}{}:
+		case <-late:
+			h.t.Fatalf("%d of %d listeners have a stream after five minutes", h.up.Load(), len(h.ears))
+		}
+		e.inside = sync.OnceFunc(func() { <-entry })
 		h.listening.Go(func() { e.listen(ctx) })
 	}
 	h.allUp()

@@ -64,9 +64,9 @@ func (s *Service) listenConversation(w http.ResponseWriter, r *http.Request) err
 	if realtime.WantsWebSocket(r) {
 		serve = s.Hub.ServeWebSocket
 	}
-	id := v.ID // all that is kept of the conversation, for as long as the stream lasts
-	err = serve(w, r, realtime.Listen{Topic: id, After: after, Groups: m.groups(id), Allowed: func(ctx context.Context) (bool, error) {
-		return s.allowed(ctx, m, id)
+	who := m.listener(v.ID)
+	err = serve(w, r, realtime.Listen{Topic: v.ID, After: after, Groups: m.groups(v.ID), Allowed: func(ctx context.Context) (bool, error) {
+		return s.allowed(ctx, who)
 	}})
 	switch {
 	case errors.Is(err, realtime.ErrNotAllowed):
@@ -82,24 +82,37 @@ func (m me) groups(conversationID string) []string {
 	return []string{"inst:" + m.Installation.ID, "user:" + m.UserID, "conv:" + conversationID, "conv:" + conversationID + ":user:" + m.UserID}
 }
 
+// listener is all that a stream keeps of who listens, for as long as it lasts. What
+// stands behind these ids changes meanwhile, and may be large.
+type listener struct{ webhookID, userID, conversationID string }
+
+func (m me) listener(conversationID string) listener {
+	return listener{m.Installation.WebhookID, m.UserID, conversationID}
+}
+
 // allowed reports whether a stream may go on: the door is open, the user is
 // there and takes part.
-func (s *Service) allowed(ctx context.Context, m me, conversationID string) (bool, error) {
-	err := s.checkListener(ctx, m, conversationID)
+func (s *Service) allowed(ctx context.Context, who listener) (bool, error) {
+	err := s.checkListener(ctx, who)
 	if _, refused := errors.AsType[*fault.Error](err); refused {
 		return false, nil
 	}
 	return err == nil, err
 }
 
-func (s *Service) checkListener(ctx context.Context, m me, conversationID string) error {
-	if _, err := s.installation(ctx, m.Installation.WebhookID); err != nil {
+func (s *Service) checkListener(ctx context.Context, who listener) error {
+	in, err := s.installation(ctx, who.webhookID)
+	if err != nil {
+		return err
+	}
+	c, err := s.Messaging.CallerFor(ctx, in.BotID, in.ID)
+	if err != nil {
 		return err
 	}
 	q := s.DB.Reader(ctx)
-	if _, err := s.Messaging.User(q, m.Caller, m.UserID); err != nil {
+	if _, err := s.Messaging.User(q, c, who.userID); err != nil {
 		return err
 	}
-	_, err := s.conversation(q, m, conversationID, participant)
+	_, err = s.conversation(q, me{c, who.userID}, who.conversationID, participant)
 	return err
 }

@@ -174,7 +174,7 @@ func TestWhoMayListen(t *testing.T) {
 		c := must(r.msg.CallerFor(t.Context(), chatA.bot, chatA.installation))
 		may := func(p *person, conversation string) bool {
 			r.Helper()
-			ok, err := r.chat.allowed(t.Context(), me{c, r.real(tag.User, p.id)}, conversation)
+			ok, err := r.chat.allowed(t.Context(), me{c, r.real(tag.User, p.id)}.listener(conversation))
 			if err != nil {
 				r.Fatal(err)
 			}
@@ -202,7 +202,7 @@ func TestWhoMayListen(t *testing.T) {
 		dan, room := open("dan")
 		m := me{c, r.real(tag.User, "dan")}
 		dan.ok("DELETE", "/users/me", "")
-		if ok, err := r.chat.allowed(t.Context(), m, room); ok || err != nil {
+		if ok, err := r.chat.allowed(t.Context(), m.listener(room)); ok || err != nil {
 			r.Errorf("a deleted user may listen: %v", err)
 		}
 		eve, room := open("eve")
@@ -221,7 +221,7 @@ func TestWhoMayListen(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := r.chat.allowed(ctx, me{c, r.real(tag.User, "eve")}, room); err == nil {
+		if _, err := r.chat.allowed(ctx, me{c, r.real(tag.User, "eve")}.listener(room)); err == nil {
 			r.Error("not knowing passes for an answer")
 		}
 	})

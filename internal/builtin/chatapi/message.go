@@ -87,7 +87,7 @@ func (s *Service) viewReplies(ctx context.Context, m me, said []*messaging.Messa
 	if len(said) == 0 {
 		return out, nil
 	}
-	if may, err := s.allowed(ctx, m, said[0].ConversationID); err != nil || !may {
+	if may, err := s.allowed(ctx, m.listener(said[0].ConversationID)); err != nil || !may {
 		return out, err
 	}
 	q := s.DB.Reader(ctx)
