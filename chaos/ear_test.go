@@ -264,11 +264,11 @@ func (s *events) head() error {
 	return err
 }
 
-// overHTTP2 shares connections between streams.
-func overHTTP2() opener {
+// overHTTP2 shares connections between streams, which are closed in the end.
+func overHTTP2() (over opener, end func()) {
 	through := &http.Transport{Protocols: new(http.Protocols)}
 	through.Protocols.SetUnencryptedHTTP2(true)
-	return func(ctx context.Context, address, key string, after int64) (stream, error) {
+	over = func(ctx context.Context, address, key string, after int64) (stream, error) {
 		r, err := http.NewRequestWithContext(ctx, "GET", address, nil)
 		if err != nil {
 			return nil, err
@@ -284,6 +284,7 @@ func overHTTP2() opener {
 		}
 		return &events{bufio.NewReaderSize(answer.Body, longest), answer.Body}, nil
 	}
+	return over, through.CloseIdleConnections
 }
 
 // histogram counts durations by the millisecond. Many may add at a time.

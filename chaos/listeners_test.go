@@ -48,11 +48,13 @@ func TestListeners(t *testing.T) {
 		herd := each(load.most())
 
 		h.leave()
-		h.open(overHTTP2())
+		over, end := overHTTP2()
+		h.open(over)
 		h2 := each(h.resident())
 		h.talk(func() { <-time.After(time.Second) })
 		h.check()
 		h.leave()
+		end()
 
 		if long() && idle > 8 {
 			t.Errorf("a listener over HTTP/1.1 costs %.1f KiB of resident memory, want 8 at most", idle)
