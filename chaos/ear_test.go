@@ -40,10 +40,10 @@ type ear struct {
 	err    error    // what was wrong with a stream
 }
 
-var seed = maphash.MakeSeed()
+var earSeed = maphash.MakeSeed()
 
 // mark stands for an id in little space.
-func mark(id string) uint64 { return maphash.String(seed, id) }
+func mark(id string) uint64 { return maphash.String(earSeed, id) }
 
 func (e *ear) sofar() []uint64 {
 	e.mu.Lock()
