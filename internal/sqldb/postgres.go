@@ -19,9 +19,10 @@ import (
 )
 
 const (
-	maxTries  = 4                // runs of one closure against other transactions
-	txTimeout = 30 * time.Second // for a transaction whose server stopped answering
-	pgBatch   = 64               // WriteSoons in one transaction: each holds the locks of all
+	maxTries  = 4                     // runs of one closure against other transactions
+	txTimeout = 30 * time.Second      // for a transaction whose server stopped answering
+	pgBatch   = 64                    // WriteSoons in one transaction: each holds the locks of all
+	pgHold    = 50 * time.Millisecond // after which no further WriteSoon joins a transaction
 )
 
 // postgres is the engine on a PostgreSQL server: a transaction for each write
@@ -338,11 +339,21 @@ func (p *postgres) writeSoon(rank string, fn func(tx *Tx) error, done func(error
 	}
 }
 
-// flush commits a batch of WriteSoons, or each alone when one of them fails.
+// flush commits a batch of WriteSoons, or each alone when one of them fails. On
+// a slow server it takes several commits: whoever waits for the locks of the
+// first is not to wait for all of them.
 func (p *postgres) flush(batch []*write) {
+	for len(batch) > 0 {
+		batch = batch[p.flushSome(batch):]
+	}
+}
+
+// flushSome commits as many from the beginning of a batch as there is time for.
+func (p *postgres) flushSome(batch []*write) (n int) {
 	after, err := p.run(p.ctx, func(tx *Tx) error {
-		for _, o := range batch {
-			if err := o.fn(tx); err != nil {
+		began := time.Now()
+		for n = 0; n < len(batch) && (n == 0 || time.Since(began) < pgHold); n++ {
+			if err := batch[n].fn(tx); err != nil {
 				return err
 			}
 		}
@@ -351,16 +362,19 @@ func (p *postgres) flush(batch []*write) {
 	if err != nil && len(batch) > 1 {
 		p.count.replays.Add(1)
 		for i := range batch {
-			p.flush(batch[i : i+1])
+			p.flushSome(batch[i : i+1])
 		}
-		return
+		return len(batch)
 	}
 	if err == nil {
-		p.count.writes.Add(int64(len(batch)))
-		p.count.soon.Add(int64(len(batch)))
+		p.count.writes.Add(int64(n))
+		p.count.soon.Add(int64(n))
+	} else {
+		n = 1 // it has failed alone
 	}
 	batch[0].after = after // of all of them: they have committed together
-	for _, o := range batch {
+	for _, o := range batch[:n] {
 		p.soon.finished(o, err)
 	}
+	return n
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"parley/internal/sqldb"
 	"parley/internal/sqldb/sqldbtest"
@@ -350,6 +351,54 @@ func TestPostgresRefusesAnotherCollation(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "LOCALE 'C'") {
 				t.Errorf("a database with %s: got %v, want an error that says how to make one", create, err)
 			}
+		}
+	})
+}
+
+// On a slow server WriteSoons that share a transaction would hold the locks of
+// all for as long as they take together.
+func TestSlowWriteSoonsGiveTheirLocksUpEarly(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Pair(t, func(t *testing.T, db, _ *sqldb.DB) {
+		do(t, db, counters)
+		do(t, db, "INSERT INTO counters (k, n) VALUES ('x', 1)")
+		begun, gathered, free := make(chan struct{}), make(chan struct{}), make(chan struct{})
+		done := make(chan error, 4)
+		tell := func(err error) { done <- err }
+		db.WriteSoon(func(*sqldb.Tx) error { // the others gather behind it
+			close(begun)
+			<-gathered
+			return nil
+		}, tell)
+		<-begun
+		db.WriteSoon(func(tx *sqldb.Tx) error {
+			if _, err := tx.Exec("UPDATE counters SET n = 2 WHERE k = 'x'"); err != nil {
+				return err
+			}
+			_, err := sqldb.Scalar[string](tx, "SELECT pg_sleep(0.1)::text")
+			return err
+		}, tell)
+		db.WriteSoon(func(*sqldb.Tx) error {
+			<-free
+			return nil
+		}, tell)
+		close(gathered)
+		for range 2 {
+			select {
+			case err := <-done:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-time.After(3 * time.Second):
+				t.Error("the slow one waits for what comes behind it")
+			}
+		}
+		if n, err := sqldb.Scalar[int](db.Reader(t.Context()), "SELECT n FROM counters WHERE k = 'x'"); err != nil || n != 2 {
+			t.Errorf("n is %d, %v: the slow one has not committed", n, err)
+		}
+		close(free)
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	})
 }
