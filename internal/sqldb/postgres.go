@@ -26,16 +26,18 @@ const (
 )
 
 // postgres is the engine on a PostgreSQL server: a transaction for each write
-// on one pool of connections, reads on another that cannot write.
+// on one pool of connections, reads on another that cannot write. WriteSoons have
+// a connection of their own: for each of their commits they would stand behind
+// hundreds of writes, and fall behind what they are about.
 type postgres struct {
-	writers, readers *pgxpool.Pool
-	opt              Options
-	texts            texts
-	ctx              context.Context // of WriteSoons, which have no other
-	cancel           context.CancelFunc
-	soon             *flusher
-	waiting          atomic.Int64
-	count            counters
+	writers, readers, aside *pgxpool.Pool
+	opt                     Options
+	texts                   texts
+	ctx                     context.Context // of WriteSoons, which have no other
+	cancel                  context.CancelFunc
+	soon                    *flusher
+	waiting                 atomic.Int64
+	count                   counters
 
 	mu      sync.RWMutex
 	closed  bool
@@ -61,7 +63,13 @@ func (p *postgres) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	aside := write.Copy()
+	aside.MaxConns = 1
+	write.MaxConns--
 	if p.writers, err = pgxpool.NewWithConfig(ctx, write); err != nil {
+		return err
+	}
+	if p.aside, err = pgxpool.NewWithConfig(ctx, aside); err != nil {
 		return err
 	}
 	if p.readers, err = pgxpool.NewWithConfig(ctx, read); err != nil {
@@ -141,11 +149,10 @@ func (p *postgres) check(ctx context.Context) error {
 
 func (p *postgres) closePools() {
 	p.cancel()
-	if p.writers != nil {
-		p.writers.Close()
-	}
-	if p.readers != nil {
-		p.readers.Close()
+	for _, pool := range []*pgxpool.Pool{p.writers, p.aside, p.readers} {
+		if pool != nil {
+			pool.Close()
+		}
 	}
 }
 
@@ -183,7 +190,7 @@ func (p *postgres) begin() error {
 func (p *postgres) stats() Stats {
 	s := p.count.stats()
 	s.QueueLen = int(p.waiting.Load()) + p.soon.len()
-	s.WritersInUse = int(p.writers.Stat().AcquiredConns())
+	s.WritersInUse = int(p.writers.Stat().AcquiredConns() + p.aside.Stat().AcquiredConns())
 	s.ReadersInUse = int(p.readers.Stat().AcquiredConns())
 	return s
 }
@@ -203,7 +210,7 @@ func (p *postgres) write(ctx context.Context, fn func(tx *Tx) error) error {
 		p.count.busy.Add(1)
 		return ErrBusy
 	}
-	after, err := p.run(ctx, fn)
+	after, err := p.run(ctx, p.writers, fn)
 	if err != nil {
 		return err
 	}
@@ -216,9 +223,9 @@ func (p *postgres) write(ctx context.Context, fn func(tx *Tx) error) error {
 
 // run tries fn until it commits, fails for a reason of its own, or has lost
 // against others too often.
-func (p *postgres) run(ctx context.Context, fn func(tx *Tx) error) (after []func(), err error) {
+func (p *postgres) run(ctx context.Context, conns *pgxpool.Pool, fn func(tx *Tx) error) (after []func(), err error) {
 	for try := 1; ; try++ {
-		after, err = p.once(ctx, fn)
+		after, err = p.once(ctx, conns, fn)
 		again, ok := errors.AsType[*lostError](err)
 		if !ok {
 			return after, err
@@ -250,8 +257,8 @@ func (e *doubtError) Unwrap() error { return e.err }
 // once makes one run of fn. ctx bounds the wait for a connection only: cutting
 // a statement off costs the connection, and it would do so in the middle of
 // something.
-func (p *postgres) once(ctx context.Context, fn func(tx *Tx) error) (after []func(), err error) {
-	conn, err := p.writers.Acquire(ctx)
+func (p *postgres) once(ctx context.Context, conns *pgxpool.Pool, fn func(tx *Tx) error) (after []func(), err error) {
+	conn, err := conns.Acquire(ctx)
 	if err != nil {
 		return nil, pgError(err)
 	}
@@ -350,7 +357,7 @@ func (p *postgres) flush(batch []*write) {
 
 // flushSome commits as many from the beginning of a batch as there is time for.
 func (p *postgres) flushSome(batch []*write) (n int) {
-	after, err := p.run(p.ctx, func(tx *Tx) error {
+	after, err := p.run(p.ctx, p.aside, func(tx *Tx) error {
 		began := time.Now()
 		for n = 0; n < len(batch) && (n == 0 || time.Since(began) < pgHold); n++ {
 			if err := batch[n].fn(tx); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -400,5 +401,40 @@ func TestSlowWriteSoonsGiveTheirLocksUpEarly(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+// What is to be noted soon is noted while writes wait for each other.
+func TestWriteSoonDoesNotQueueBehindWrites(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Pair(t, func(t *testing.T, db, _ *sqldb.DB) {
+		const enough = 40 // more than there are connections
+		free := make(chan struct{})
+		var held sync.WaitGroup
+		for range enough {
+			held.Go(func() {
+				if err := db.Write(t.Context(), func(*sqldb.Tx) error {
+					<-free
+					return nil
+				}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for db.Stats().QueueLen < enough {
+			runtime.Gosched()
+		}
+		done := make(chan error, 1)
+		db.WriteSoon(func(*sqldb.Tx) error { return nil }, func(err error) { done <- err })
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(3 * time.Second):
+			t.Error("it waits behind the writes")
+		}
+		close(free)
+		held.Wait()
 	})
 }
