@@ -95,25 +95,35 @@ type talk struct {
 
 	mu    sync.Mutex
 	heard []string // ids of the messages that the listener heard
-	last  string   // position of the last signal
+	at    []string // positions of all signals
+	last  string   // that of the last one
 }
 
-var client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+var client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 512}}
 
 // call sends one request of the chat user and decodes a good answer into out.
 func (c *talk) call(ctx context.Context, method, path, idempotency string, in, out any) (status int, err error) {
+	header := map[string]string{"x-user-key": c.key}
+	if idempotency != "" {
+		header["idempotency-key"] = idempotency
+	}
+	return call(ctx, method, c.base+path, header, in, out)
+}
+
+// call sends one request and decodes a good answer into out. The status of a
+// request that got no answer is 0.
+func call(ctx context.Context, method, url string, header map[string]string, in, out any) (status int, err error) {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return 0, err
 	}
-	r, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return 0, err
 	}
 	r.Header.Set("content-type", "application/json")
-	r.Header.Set("x-user-key", c.key)
-	if idempotency != "" {
-		r.Header.Set("idempotency-key", idempotency)
+	for k, v := range header {
+		r.Header.Set(k, v)
 	}
 	answer, err := client.Do(r)
 	if err != nil {
@@ -126,9 +136,9 @@ func (c *talk) call(ctx context.Context, method, path, idempotency string, in, o
 	}
 	if answer.StatusCode >= 300 {
 		if !typed(text, answer.StatusCode) && len(text) > 0 { // a proxy says nothing
-			return http.StatusTeapot, fmt.Errorf("%s %s: %s without a typed error: %s", method, path, answer.Status, text)
+			return http.StatusTeapot, fmt.Errorf("%s %s: %s without a typed error: %s", method, r.URL.Path, answer.Status, text)
 		}
-		return answer.StatusCode, fmt.Errorf("%s %s: %s: %s", method, path, answer.Status, text)
+		return answer.StatusCode, fmt.Errorf("%s %s: %s: %s", method, r.URL.Path, answer.Status, text)
 	}
 	return answer.StatusCode, json.Unmarshal(text, out)
 }
@@ -140,6 +150,22 @@ func typed(body []byte, status int) bool {
 		Code, Status      int
 	}
 	return json.Unmarshal(body, &e) == nil && e.ID != "" && e.Type != "" && e.Message != "" && e.Code == status && e.Status == status
+}
+
+// insist repeats a request until it gets a good answer, or one that says that it
+// never will.
+func insist(ctx context.Context, ask func(ctx context.Context) (status int, err error)) (tries int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for tries = 1; ; tries++ {
+		status, err := ask(ctx)
+		if err == nil || ctx.Err() != nil || status >= 400 && status < 500 && status != http.StatusConflict && status != http.StatusTooManyRequests {
+			return tries, err
+		}
+		<-again.C
+	}
 }
 
 func newTalk(t *testing.T, base string, n int) *talk {
@@ -179,29 +205,22 @@ func (c *talk) write(ctx context.Context) {
 // send outlives the writer's context: a message that is under way is brought to its end.
 func (c *talk) send(text string) error {
 	in := map[string]any{"conversationId": c.id, "payload": payload{"text", text}}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	defer cancel()
-	again := time.NewTicker(10 * time.Millisecond)
-	defer again.Stop()
-	for tries := 1; ; tries++ {
-		var out struct{ Message struct{ Payload payload } }
-		c.tries = max(c.tries, tries)
+	var out struct{ Message struct{ Payload payload } }
+	tries, err := insist(context.Background(), func(ctx context.Context) (int, error) {
 		status, err := c.call(ctx, "POST", "/messages", "key-"+text[:min(len(text), 200)], in, &out)
 		if err != nil {
 			c.refused[status] = err.Error() // 0 is the network's
 		}
-		switch {
-		case err == nil && out.Message.Payload.Text != text:
-			return fmt.Errorf("the answer to %s is about %q", text, out.Message.Payload.Text)
-		case err == nil:
-			return nil
-		case ctx.Err() != nil:
-			return fmt.Errorf("%s was never acknowledged: %w", text, err)
-		case status >= 400 && status < 500 && status != http.StatusConflict && status != http.StatusTooManyRequests:
-			return err
-		}
-		<-again.C
+		return status, err
+	})
+	c.tries = max(c.tries, tries)
+	if err != nil {
+		return fmt.Errorf("%s was never acknowledged: %w", text, err)
 	}
+	if out.Message.Payload.Text != text {
+		return fmt.Errorf("the answer to %s is about %q", text, out.Message.Payload.Text)
+	}
+	return nil
 }
 
 // listen reads the stream of the conversation and comes back whenever it ends.
@@ -255,16 +274,17 @@ func (c *talk) hear(id, data string) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.last = id
+	c.last, c.at = id, append(c.at, id)
 	if json.Unmarshal([]byte(data), &signal) == nil && signal.Type == "message_created" {
 		c.heard = append(c.heard, signal.Data.ID)
 	}
 }
 
 type message struct {
-	ID      string  `json:"id"`
-	UserID  string  `json:"userId"`
-	Payload payload `json:"payload"`
+	ID        string    `json:"id"`
+	UserID    string    `json:"userId"`
+	CreatedAt time.Time `json:"createdAt"`
+	Payload   payload   `json:"payload"`
 }
 
 // messages lists the whole conversation, oldest first.

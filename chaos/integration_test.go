@@ -1,11 +1,11 @@
 package chaos
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -75,34 +75,15 @@ func (p *plain) serve(w http.ResponseWriter, r *http.Request) {
 
 // call makes a request as a person, as the bot or as the integration.
 func (p *plain) call(method, path string, header map[string]string, in, out any) error {
-	b, err := json.Marshal(in)
-	if err != nil {
-		return err
-	}
-	r, err := http.NewRequestWithContext(p.t.Context(), method, p.api.APIURL+path, bytes.NewReader(b))
-	if err != nil {
-		return err
-	}
-	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set("Authorization", "Bearer "+p.api.Token)
-	r.Header.Set("x-workspace-id", p.api.WorkspaceID)
-	r.Header.Set("x-multiple-integrations", "true")
-	for k, v := range header {
-		r.Header.Set(k, v)
-	}
-	answer, err := client.Do(r)
-	if err != nil {
-		return err
-	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
-	if err != nil {
-		return err
-	}
-	if answer.StatusCode >= 300 {
-		return fmt.Errorf("%s %s: %s: %s", method, path, answer.Status, text)
-	}
-	return json.Unmarshal(text, out)
+	_, err := call(p.t.Context(), method, p.api.APIURL+path, p.who(header), in, out)
+	return err
+}
+
+// who adds the person whose program it is to a header.
+func (p *plain) who(header map[string]string) map[string]string {
+	all := map[string]string{"authorization": "Bearer " + p.api.Token, "x-workspace-id": p.api.WorkspaceID, "x-multiple-integrations": "true"}
+	maps.Copy(all, header)
+	return all
 }
 
 func (p *plain) must(method, path string, header map[string]string, in, out any) {

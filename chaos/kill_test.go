@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,13 +29,18 @@ func TestKill(t *testing.T) {
 type toll struct {
 	kills, stops, deaf int
 	ready              []time.Duration // from each start until requests were served
+	killed             []time.Time
 }
 
 func (n *toll) String() string {
-	text := fmt.Sprintf("%d stops", n.stops)
+	var ends []string
 	if n.kills > 0 {
-		text = fmt.Sprintf("%d kills, %s", n.kills, text)
+		ends = append(ends, fmt.Sprintf("%d kills", n.kills))
 	}
+	if n.stops > 0 {
+		ends = append(ends, fmt.Sprintf("%d stops", n.stops))
+	}
+	text := strings.Join(ends, ", ")
 	if n.deaf > 0 {
 		text += fmt.Sprintf(", %d of them without NATS", n.deaf)
 	}
@@ -103,4 +109,38 @@ func killOften(t *testing.T, s *parleytest.Setup, n *toll) {
 		n.kills++
 		<-time.After(300 * time.Millisecond)
 	}
+}
+
+// killUntil kills servers at random points until done is closed, a pause apart
+// on average, and starts them again. NATS is away for some of the pauses. A short
+// run stops killing after a few, so that a slow machine comes to an end.
+func killUntil(t *testing.T, s *parleytest.Setup, n *toll, dice *rand.Rand, pause time.Duration, done <-chan struct{}) {
+	t.Helper()
+	for long() || n.kills < 4 {
+		unheard := s.NATS != nil && n.kills%3 == 1
+		if unheard {
+			s.NATS.Stop()
+			n.deaf++
+		}
+		over := false
+		select {
+		case <-time.After(pause/2 + time.Duration(dice.Int64N(int64(pause)))):
+			victim := s.Nodes[dice.IntN(len(s.Nodes))]
+			victim.Kill()
+			n.kills++
+			n.killed = append(n.killed, time.Now())
+			n.start(victim)
+		case <-done:
+			over = true
+		}
+		if unheard {
+			if err := s.NATS.Run(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if over {
+			return
+		}
+	}
+	<-done
 }
