@@ -3,6 +3,8 @@ GO     ?= go
 CLUSTER = $(GO) run ./internal/sqldb/sqldbtest/pgcluster --
 # Race detector and two databases: more packages at a time than this only wait for each other.
 TESTS   = -race -shuffle=on -p 2 -timeout 40m
+# What starts servers, or needs more than Go of the machine.
+SUITES  = -e /conformance -e /chaos -e /powertest
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test quick test-pg conformance bench fuzz soak chaos lint generate check compat clean
@@ -21,11 +23,11 @@ test: lint ## everything: Go on SQLite and PostgreSQL with the race detector, an
 	$(CLUSTER) $(GO) test $(TESTS) ./...
 
 quick: ## Go tests on SQLite alone, for the inner loop
-	PARLEY_TEST_DB=sqlite $(GO) test $$($(GO) list ./... | grep -v -e /conformance -e /chaos)
+	PARLEY_TEST_DB=sqlite $(GO) test $$($(GO) list ./... | grep -v $(SUITES))
 
 test-pg: ## Go tests on both databases, without the suites that start servers
 	@.ci/need curl postgres
-	$(CLUSTER) $(GO) test -race -p 2 $$($(GO) list ./... | grep -v -e /conformance -e /chaos)
+	$(CLUSTER) $(GO) test -race -p 2 $$($(GO) list ./... | grep -v $(SUITES))
 
 conformance: ## the official clients, SDK bot and chat client against a running parley
 	@.ci/need postgres node

@@ -65,6 +65,7 @@ var layers = []struct{ dir, may string }{
 	{"internal/sqldb/sqldbtest/pgserver", ""},
 	{"internal/sqldb/sqldbtest/pgcluster", "sqldb/sqldbtest/pgserver"},
 	{"bench", "kernel sqldb/sqldbtest/pgserver"},
+	{"internal/powertest", ""},
 	{"internal/parleytest", "bus/natstest sqldb/sqldbtest"},
 	{"conformance", "kernel"},
 	{"chaos", "kernel"},
@@ -88,6 +89,7 @@ var confined = []struct{ imports, dirs, why string }{
 	{"github.com/hashicorp/cronexpr", "internal/cron", "which lines are taken is decided in one place"},
 	{"github.com/dlclark/regexp2", "internal/jsonschema", "a pattern needs its time limit"},
 	{"github.com/go-chi/chi", "internal/api", "operations are mounted from their tables, not by hand"},
+	{"github.com/hanwen/go-fuse", "internal/powertest", "a server needs no file system of its own"},
 	{"github.com/spf13/cobra", "cmd/parley", "the server does not know that there is a command line"},
 }
 
