@@ -46,12 +46,8 @@ func TestKillPostgres(t *testing.T) {
 
 // onPostgres are the set-ups that have a database server.
 var onPostgres = map[string]func(t *testing.T, url string, env ...string) *parleytest.Setup{
-	"postgres": func(t *testing.T, url string, env ...string) *parleytest.Setup {
-		return parleytest.Alone(t, url, env...)
-	},
-	"cluster": func(t *testing.T, url string, env ...string) *parleytest.Setup {
-		return parleytest.Cluster(t, url, env...)
-	},
+	"postgres": parleytest.Alone,
+	"cluster":  parleytest.Cluster,
 }
 
 // TestKillNATS kills what carries the wake-ups between servers: things are late

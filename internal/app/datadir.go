@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,6 +14,7 @@ import (
 	"runtime"
 	"time"
 
+	"parley/internal/durable"
 	"parley/internal/id"
 )
 
@@ -47,7 +49,7 @@ func (e *LockedError) Error() string {
 
 // openData makes or checks the directory and takes its lock.
 func openData(path string) (*dataDir, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
+	if err := durable.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	info, err := os.Stat(path)
@@ -95,15 +97,19 @@ func (d *dataDir) acquire() error {
 	}
 }
 
-// announce writes into the lock file who holds it.
+// sector is what a disk writes whole or not at all.
+const sector = 512
+
+// announce writes into the lock file who holds it. Whole sectors are written over,
+// so that a loss of power leaves what was announced before, or this.
 func (d *dataDir) announce(s Server) error {
 	s.Node = d.node
 	text, err := json.Marshal(s)
 	if err == nil {
-		err = d.lock.Truncate(0)
-	}
-	if err == nil {
-		_, err = d.lock.WriteAt(append(text, '\n'), 0)
+		full := append(bytes.Repeat([]byte{' '}, (len(text)/sector+1)*sector-1), '\n')
+		copy(full, text)
+		_, err = d.lock.WriteAt(full, 0)
+		err = errors.Join(err, d.lock.Truncate(int64(len(full))), d.lock.Sync(), durable.SyncDir(d.path))
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", d.lock.Name(), err)
@@ -195,25 +201,5 @@ func writeCredentials(data string, c Credentials) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(credentialsPath(data), append(text, '\n'))
-}
-
-// writeFile replaces a file whole, readable by its owner alone.
-func writeFile(path string, text []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	if _, err = f.Write(text); err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return durable.Replace(credentialsPath(data), append(text, '\n'))
 }

@@ -14,6 +14,7 @@ import (
 
 	"parley/internal/auth"
 	"parley/internal/bus"
+	"parley/internal/durable"
 	"parley/internal/lease"
 	"parley/internal/sqldb"
 )
@@ -114,7 +115,7 @@ func (c *core) backupBefore(ctx context.Context, data *dataDir, from, to int) er
 		return nil
 	}
 	dir := data.file("backups")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	file := filepath.Join(dir, fmt.Sprintf("parley-%04d-%s.db", from, c.now().UTC().Format("20060102T150405.000Z")))

@@ -14,6 +14,7 @@ import (
 
 	"parley/internal/auth"
 	"parley/internal/builtin/chatapi"
+	"parley/internal/durable"
 	"parley/internal/outbound"
 	"parley/internal/schema"
 	"parley/internal/sqldb"
@@ -126,7 +127,7 @@ func Backup(ctx context.Context, cfg Config, file string) (size int64, err error
 			return 0, fmt.Errorf("add %s: %w", path, err)
 		}
 	}
-	if err := errors.Join(t.Close(), out.Sync()); err != nil {
+	if err := errors.Join(t.Close(), out.Sync(), durable.SyncDir(filepath.Dir(file))); err != nil {
 		return 0, err
 	}
 	info, err := out.Stat()

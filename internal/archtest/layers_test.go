@@ -14,16 +14,17 @@ var layers = []struct{ dir, may string }{
 	// kernel: knows no resource
 	{"internal/fault", ""},
 	{"internal/id", ""},
+	{"internal/durable", ""},
 	{"internal/schema", ""},
 	{"internal/sqldb/lite", ""},
-	{"internal/sqldb", "sqldb/lite"},
+	{"internal/sqldb", "durable sqldb/lite"},
 	{"internal/bus", ""},
 	{"internal/cache", "bus"},
 	{"internal/page", "fault id sqldb"},
 	{"internal/tag", "fault sqldb"},
 	{"internal/lease", "id sqldb"},
 	{"internal/outbound", "fault"},
-	{"internal/auth", "fault id"},
+	{"internal/auth", "durable fault id"},
 	{"internal/once", "auth fault id sqldb"},
 	{"internal/signing", "auth bus cache sqldb"},
 	{"internal/jsonschema", "fault"},
@@ -72,7 +73,7 @@ var layers = []struct{ dir, may string }{
 }
 
 var groups = map[string]string{
-	"kernel":  "internal/fault internal/id internal/schema internal/sqldb internal/bus internal/cache internal/page internal/tag internal/lease internal/outbound internal/auth internal/once internal/signing internal/jsonschema internal/cron internal/api internal/patch",
+	"kernel":  "internal/fault internal/id internal/durable internal/schema internal/sqldb internal/bus internal/cache internal/page internal/tag internal/lease internal/outbound internal/auth internal/once internal/signing internal/jsonschema internal/cron internal/api internal/patch",
 	"engines": "internal/endpoint internal/delivery internal/realtime internal/timer",
 	"modules": "internal/workspace internal/bot internal/catalog internal/messaging",
 	"builtin": "internal/builtin/chatapi internal/builtin/messagingapi internal/builtin/echobot",

@@ -12,11 +12,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
+
+	"parley/internal/durable"
 )
 
 const masterKeyBytes = 32
@@ -169,40 +169,8 @@ func parseMasterKeys(text []byte) ([][]byte, error) {
 func CreateMasterKey(path string) (*Box, error) {
 	var key [masterKeyBytes]byte
 	rand.Read(key[:])
-	if err := writeNew(path, []byte(base64.StdEncoding.EncodeToString(key[:])+"\n")); err != nil {
+	if err := durable.Create(path, []byte(base64.StdEncoding.EncodeToString(key[:])+"\n")); err != nil {
 		return nil, fmt.Errorf("master key: %w", err)
 	}
 	return NewBox(key[:])
-}
-
-// writeNew writes a file that appears whole or not at all, and is on the disk
-// when writeNew returns.
-func writeNew(path string, text []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	if _, err = f.Write(text); err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	// A link, unlike a rename, refuses to replace.
-	if err = os.Link(f.Name(), path); err != nil {
-		if errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("%s exists: %w", path, fs.ErrExist)
-		}
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -34,7 +34,8 @@ type Server struct {
 }
 
 // Serve starts `parley dev` on a fresh directory, with more in its environment, and
-// ends it with the test. PARLEY_TEST_BIN there names another program than Binary.
+// ends it with the test. PARLEY_TEST_BIN there names another program than Binary. In
+// PARLEY_DATA a star stands for what tells the servers of a test apart.
 func Serve(t *testing.T, env ...string) *Server {
 	t.Helper()
 	bin, err := Binary()
@@ -47,7 +48,9 @@ func Serve(t *testing.T, env ...string) *Server {
 	s.Env = append(s.Env, env...)
 	for _, v := range env {
 		if data, ok := strings.CutPrefix(v, "PARLEY_DATA="); ok {
-			s.Data = data
+			_, port, _ := net.SplitHostPort(s.Addr) // as FreeAddr makes them
+			s.Data = strings.ReplaceAll(data, "*", port)
+			s.Env = append(s.Env, "PARLEY_DATA="+s.Data)
 		}
 		if bin, ok := strings.CutPrefix(v, "PARLEY_TEST_BIN="); ok {
 			s.Bin = bin
@@ -128,6 +131,12 @@ func (s *Server) Kill() {
 	if err := s.cmd.Process.Kill(); err != nil {
 		s.t.Fatalf("kill: %v", err)
 	}
+	<-s.gone
+}
+
+// Drop does as Kill does, and may come when the process is ending by itself.
+func (s *Server) Drop() {
+	_ = s.cmd.Process.Kill() // it has ended
 	<-s.gone
 }
 

@@ -1,8 +1,11 @@
 package powertest
 
 import (
+	"errors"
 	"maps"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -11,7 +14,8 @@ import (
 
 // disk is the tree of files, as programs see it and as it is kept.
 type disk struct {
-	lies bool // a sync does nothing
+	lies     bool // a sync does nothing
+	journals bool // a sync of a file is one of its names
 
 	mu      sync.Mutex
 	dice    *rand.Rand
@@ -153,8 +157,12 @@ func (d *disk) syncDir(dir *node) {
 
 // syncFile puts a file on the disk.
 func (d *disk) syncFile(n *node) {
-	if !d.lies {
-		n.sync()
+	if d.lies {
+		return
+	}
+	n.sync()
+	if d.journals {
+		d.sync(func(e entry) bool { return e.to == n })
 	}
 }
 
@@ -220,4 +228,29 @@ func (d *disk) lose(n *node, seen map[*node]bool) {
 	for _, name := range slices.Sorted(maps.Keys(n.names)) {
 		d.lose(n.names[name], seen)
 	}
+}
+
+// load puts a directory of this machine into one of the disk, with its owners, as
+// if it had always been there.
+func (d *disk) load(dir *node, name, from string) error {
+	info, err := os.Lstat(from)
+	if err != nil {
+		return err
+	}
+	stat := info.Sys().(*syscall.Stat_t)
+	n, err := d.create(dir, name, uint32(stat.Mode), stat.Uid, stat.Gid)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		text, err := os.ReadFile(from)
+		n.write(text, 0, d.dice)
+		n.sync()
+		return err
+	}
+	below, err := os.ReadDir(from)
+	for _, e := range below {
+		err = errors.Join(err, d.load(n, e.Name(), filepath.Join(from, e.Name())))
+	}
+	return err
 }

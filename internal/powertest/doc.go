@@ -18,7 +18,9 @@
 //   - of a directory, which names it has, and for what.
 //
 // Nothing else does: not close, not sync_file_range, and not the sync of a file
-// for the name of that file, unless it is that of a file just made (Journals).
+// for the name of that file. PostgreSQL relies on the last, for tables that are
+// new; for such programs Journal gives a disk on which it holds, as it does on
+// ext4, XFS and btrfs.
 //
 // When the power goes, dice decide about the rest. Of every page (4 KiB) that was
 // written since, the disk has the old content or the new, or some sectors (512

@@ -44,12 +44,30 @@ func New(t *testing.T, seed uint64) *Disk {
 	return d
 }
 
+// Load puts a directory of this machine on the disk, below Dir and with its
+// owners, as if it had always been there.
+func (d *Disk) Load(name, from string) error {
+	d.disk.mu.Lock()
+	defer d.disk.mu.Unlock()
+	err := d.disk.load(d.disk.root, name, from)
+	d.disk.settle(func(int) bool { return true })
+	return err
+}
+
 // Lie makes the disk one that says it has synced and has not, which a test of a
 // test needs.
 func (d *Disk) Lie() {
 	d.disk.mu.Lock()
 	defer d.disk.mu.Unlock()
 	d.disk.lies = true
+}
+
+// Journal makes the disk one on which the sync of a file puts its name there, too,
+// as on ext4, XFS and btrfs.
+func (d *Disk) Journal() {
+	d.disk.mu.Lock()
+	defer d.disk.mu.Unlock()
+	d.disk.journals = true
 }
 
 // Cut takes the power away: whatever is still asked of the disk fails with EIO.
@@ -134,8 +152,20 @@ func mountAt(dir string, d *disk) (m *mount, err error) {
 	}
 	closeOnExec()
 	m.serving.Go(server.Serve)
-	return m, server.WaitMount()
+	if err := server.WaitMount(); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(filepath.Join(dir, probe))
+	if err != nil {
+		return nil, err
+	}
+	return m, f.Close()
 }
+
+// probe is a file that is on no disk, and is opened and closed once. By that the
+// kernel learns that it need not tell when files are: so it asks for less, and a
+// test that is killed with a file open does not wait for itself to close it.
+const probe = ".powertest-probe"
 
 // closeOnExec keeps programs from holding what the disk is served through, which
 // must end with this one.
@@ -205,6 +235,9 @@ func (m *mount) Forget(id, times uint64) {
 func (m *mount) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	return m.with(in.NodeId, func(dir *node) error {
 		n := dir.names[name]
+		if name == probe {
+			n = m.disk.node(syscall.S_IFREG, 0, 0)
+		}
 		if n == nil {
 			return syscall.ENOENT
 		}
@@ -263,7 +296,7 @@ func (m *mount) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *f
 	return m.with(in.NodeId, func(dir *node) error {
 		n, err := m.disk.create(dir, name, syscall.S_IFREG|in.Mode&0o7777, in.Uid, in.Gid)
 		if err == nil {
-			out.OpenFlags = openFlags
+			out.OpenFlags = fuse.FOPEN_KEEP_CACHE
 			m.tell(n, &out.EntryOut)
 		}
 		return err
@@ -302,17 +335,11 @@ func (m *mount) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, as string) fu
 	})
 }
 
-// A file is never sent when it is closed: a test that is killed with one open would
-// wait for itself.
-const openFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
+// Flush implements fuse.RawFileSystem. See probe.
+func (m *mount) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
 
-// Open implements fuse.RawFileSystem. Nothing is to be remembered of an open file.
-func (m *mount) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	return m.with(in.NodeId, func(*node) error {
-		out.OpenFlags = openFlags
-		return nil
-	})
-}
+// Open implements fuse.RawFileSystem. See probe.
+func (m *mount) Open(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status { return fuse.ENOSYS }
 
 // Read implements fuse.RawFileSystem.
 func (m *mount) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"parley/internal/durable"
 	"parley/internal/powertest"
 )
 
@@ -150,6 +151,16 @@ var ways = []struct {
 		with(t, file, 0, func(f *os.File) error { return mapped(f, text, true) })
 		syncDir(t, filepath.Dir(file))
 	}},
+	{"durable.Create", true, func(t *testing.T, file string, text []byte) {
+		if err := durable.Create(file, text); err != nil {
+			t.Fatal(err)
+		}
+	}},
+	{"durable.Replace", true, func(t *testing.T, file string, text []byte) {
+		if err := errors.Join(durable.Create(file, nil), durable.Replace(file, text)); err != nil {
+			t.Fatal(err)
+		}
+	}},
 	{"renamed", true, func(t *testing.T, file string, text []byte) {
 		with(t, file+".tmp", 0, func(f *os.File) error { _, err := f.Write(text); return errors.Join(err, f.Sync()) })
 		if err := os.Rename(file+".tmp", file); err != nil {
@@ -204,6 +215,49 @@ func TestADiskThatLies(t *testing.T) {
 				t.Errorf("%d of %d files are lost by a disk that lies", n, files)
 			}
 		})
+	}
+}
+
+// TestJournal holds that names come with their files where that is asked for, and
+// that nothing else does.
+func TestJournal(t *testing.T) {
+	for _, way := range ways {
+		t.Run(way.name, func(t *testing.T) {
+			d := powertest.New(t, 10)
+			d.Journal()
+			safe := way.safe || way.name == "no sync of the directory"
+			if n := lost(t, d, way.name); safe != (n == 0) {
+				t.Errorf("%d of %d files are lost", n, files)
+			}
+		})
+	}
+}
+
+// TestDirectories holds that a directory is lost with all that is in it, unless
+// it was made to stay.
+func TestDirectories(t *testing.T) {
+	for name, mkdirAll := range map[string]func(string, fs.FileMode) error{"os.MkdirAll": os.MkdirAll, "durable.MkdirAll": durable.MkdirAll} {
+		d := powertest.New(t, 9)
+		below := func(i int) string { return filepath.Join(file(d.Dir, i), "a", "b") }
+		for i := range files {
+			if err := mkdirAll(below(i), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := durable.Create(file(below(i), i), text(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.Cut()
+		d.On()
+		there := 0
+		for i := range files {
+			if got, err := os.ReadFile(file(below(i), i)); err == nil && bytes.Equal(got, text(i)) {
+				there++
+			}
+		}
+		if safe := name == "durable.MkdirAll"; safe != (there == files) {
+			t.Errorf("%s: %d of %d are there", name, there, files)
+		}
 	}
 }
 

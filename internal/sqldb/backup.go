@@ -8,8 +8,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
+
+	"parley/internal/durable"
 )
 
 // backup copies the database under a name beside file, syncs the copy and links
@@ -38,7 +39,7 @@ func (l *sqlite) backup(ctx context.Context, file string) error {
 	}
 	err = errors.Join(err, os.Remove(tmp))
 	if err == nil {
-		err = syncDir(filepath.Dir(file))
+		err = durable.SyncDir(filepath.Dir(file))
 	}
 	if err != nil {
 		return fmt.Errorf("backup: %w", err)
@@ -57,15 +58,4 @@ func (l *sqlite) vacuumInto(ctx context.Context, file string) error {
 	err = c.Script("VACUUM INTO '" + strings.ReplaceAll(file, "'", "''") + "'")
 	stop()
 	return errors.Join(interrupted(ctx, err), c.Close())
-}
-
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" { // where directories cannot be synced
-		return nil
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

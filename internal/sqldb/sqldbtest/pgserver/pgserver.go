@@ -31,10 +31,10 @@ import (
 
 // Options say what sort of server is started; the zero value is that of Start.
 type Options struct {
-	// Dir is where the data go, a directory that is made and that stays; "" for
-	// one that goes with the server. The account of the server must be able to reach it.
+	// Dir is where the data are, which stay: a directory that Init has made, which
+	// the account of the server must be able to reach. "" makes one that goes with the server.
 	Dir string
-	// FSync has the server sync what it acknowledges, and check the pages it reads.
+	// FSync has the server sync what it acknowledges.
 	FSync bool
 }
 
@@ -86,9 +86,6 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Dir == "" {
-		o.Dir = filepath.Join(dir, "data")
-	}
 	s := &Server{opt: o, bin: bin, dir: dir, cred: cred}
 	if err := s.start(ctx); err != nil {
 		_ = os.RemoveAll(dir) // the error at hand says more
@@ -97,21 +94,39 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	return s, nil
 }
 
-func (s *Server) start(ctx context.Context) error {
-	if err := errors.Join(s.Own(s.dir), os.Mkdir(s.opt.Dir, 0o700), s.Own(s.opt.Dir)); err != nil {
+// Init makes the data of a cluster with encoding UTF8 and locale C in a directory
+// that is not there yet, and does not sync them. More arguments of initdb may follow.
+func Init(ctx context.Context, dir string, more ...string) error {
+	bin, err := binaries()
+	if err != nil {
 		return err
 	}
-	args := []string{"-D", s.opt.Dir, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C", "--no-instructions"}
-	if s.opt.FSync {
-		args = append(args, "--data-checksums")
-	} else {
-		args = append(args, "--no-sync")
+	cred, err := credential()
+	if err != nil {
+		return err
 	}
-	initdb := exec.CommandContext(ctx, filepath.Join(s.bin, "initdb"), args...)
-	initdb.Dir, initdb.Env = s.dir, environment()
-	initdb.SysProcAttr = &syscall.SysProcAttr{Credential: s.cred}
+	if err := errors.Join(os.Mkdir(dir, 0o700), own(dir, cred)); err != nil {
+		return err
+	}
+	args := append([]string{"-D", dir, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"}, more...)
+	initdb := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), args...)
+	initdb.Dir, initdb.Env = filepath.Dir(dir), environment()
+	initdb.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w\n%s", err, out)
+	}
+	return nil
+}
+
+func (s *Server) start(ctx context.Context) error {
+	if err := own(s.dir, s.cred); err != nil {
+		return err
+	}
+	if s.opt.Dir == "" {
+		s.opt.Dir = filepath.Join(s.dir, "data")
+		if err := Init(ctx, s.opt.Dir); err != nil {
+			return err
+		}
 	}
 	// Another process may take the free port first; then the server does not
 	// start, or a foreign one answers.
@@ -130,11 +145,14 @@ func (s *Server) start(ctx context.Context) error {
 }
 
 // Own gives a directory to the account of the server.
-func (s *Server) Own(dir string) error {
-	if s.cred == nil {
+func (s *Server) Own(dir string) error { return own(dir, s.cred) }
+
+// own gives a directory to the account of the server.
+func own(dir string, cred *syscall.Credential) error {
+	if cred == nil {
 		return nil
 	}
-	return os.Chown(dir, int(s.cred.Uid), int(s.cred.Gid))
+	return os.Chown(dir, int(cred.Uid), int(cred.Gid))
 }
 
 // Run starts a server that was killed again, on the same data and the same port,

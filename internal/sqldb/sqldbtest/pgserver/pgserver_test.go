@@ -45,6 +45,9 @@ func TestKilledServer(t *testing.T) {
 	if err := os.Chmod(filepath.Dir(filepath.Dir(data)), 0o755); err != nil { // for the account of the server
 		t.Fatal(err)
 	}
+	if err := pgserver.Init(t.Context(), data, "--data-checksums"); err != nil {
+		t.Fatal(err)
+	}
 	s, err := pgserver.New(t.Context(), pgserver.Options{Dir: data, FSync: true})
 	if err != nil {
 		t.Fatal(err)
