@@ -19,7 +19,7 @@ run: ## start a development server, as the README does
 	$(GO) run ./cmd/parley dev
 
 test: lint ## everything: Go on SQLite and PostgreSQL with the race detector, and the conformance suite
-	@.ci/need curl postgres node
+	@.ci/need curl postgres node fuse
 	$(CLUSTER) $(GO) test $(TESTS) ./...
 
 quick: ## Go tests on SQLite alone, for the inner loop
@@ -51,7 +51,7 @@ chaos: ## list the tests of ./chaos; make chaos-TEST-SETUP runs one for long, su
 	@$(GO) test -list . ./chaos | sed -n 's/^Test/chaos-/p' | tr A-Z a-z
 
 chaos-%:
-	@.ci/need postgres
+	@.ci/need postgres fuse
 	PARLEY_CHAOS=long PARLEY_MEASURED=../RELIABILITY.md $(CLUSTER) $(GO) test -v -count=1 -timeout 60m -run '(?i)^Test$(subst -,$$/^,$*)$$' ./chaos
 
 lint: ## gofmt, go vet, and staticcheck where go.mod has it
