@@ -223,6 +223,28 @@ func (c *talk) send(text string) error {
 	return nil
 }
 
+// acknowledged waits until a message is taken, and says how long that took.
+func (c *talk) acknowledged(t *testing.T) time.Duration {
+	t.Helper()
+	began := time.Now()
+	for n := 0; ; n++ {
+		_, err := c.post(t, n)
+		if err == nil {
+			return time.Since(began)
+		}
+		if time.Since(began) > time.Minute {
+			t.Fatalf("a minute after all is well again: %v", err)
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+}
+
+// post writes a message once.
+func (c *talk) post(t *testing.T, n int) (status int, err error) {
+	text := fmt.Sprint(n, strings.Repeat(" post", 100))
+	return c.call(t.Context(), "POST", "/messages", "", map[string]any{"conversationId": c.id, "payload": payload{"text", text}}, &struct{}{})
+}
+
 // listen reads the stream of the conversation and comes back whenever it ends.
 func (c *talk) listen(ctx context.Context) {
 	again := time.NewTicker(20 * time.Millisecond)

@@ -36,6 +36,7 @@ func TestDiskFull(t *testing.T) {
 		fillOften(t, s, disk, func() {
 			s.Kill() // a start must cope with it too
 			s.Start()
+			withoutRoomToStart(t, s, disk)
 		})
 	})
 	if os.Getenv("PARLEY_TEST_DB") == "sqlite" || os.Getenv(inNamespace) != "" {
@@ -181,6 +182,26 @@ func fill(t *testing.T, disk string) (file string) {
 	return f.Name()
 }
 
+// withoutRoomToStart starts the server where not even the index of SQLite's log has
+// room, which is made anew. It says what to do, and with that room it starts.
+func withoutRoomToStart(t *testing.T, s *parleytest.Setup, disk string) {
+	t.Helper()
+	s.Kill()
+	if err := os.Remove(filepath.Join(s.Data, "parley.db-shm")); err != nil {
+		t.Fatal(err)
+	}
+	filler := fill(t, disk)
+	s.Launch()
+	<-s.Gone()
+	if text := s.Tail(); !strings.Contains(text, "there is no room on the disk") {
+		t.Errorf("a server that had no room to start says:\n%s", text)
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+}
+
 // writesUntilRefused writes until that is refused, for the reason that there is no room. What
 // is left in the files of the database is used up first.
 func (c *talk) writesUntilRefused(t *testing.T) {
@@ -195,28 +216,6 @@ func (c *talk) writesUntilRefused(t *testing.T) {
 		}
 		return
 	}
-}
-
-// acknowledged waits until a message is taken, and says how long that took.
-func (c *talk) acknowledged(t *testing.T) time.Duration {
-	t.Helper()
-	began := time.Now()
-	for n := 0; ; n++ {
-		_, err := c.post(t, n)
-		if err == nil {
-			return time.Since(began)
-		}
-		if time.Since(began) > time.Minute {
-			t.Fatalf("a minute after there is room again: %v", err)
-		}
-		<-time.After(10 * time.Millisecond)
-	}
-}
-
-// post writes a message once.
-func (c *talk) post(t *testing.T, n int) (status int, err error) {
-	text := fmt.Sprint(n, strings.Repeat(" fill", 100))
-	return c.call(t.Context(), "POST", "/messages", "", map[string]any{"conversationId": c.id, "payload": payload{"text", text}}, &struct{}{})
 }
 
 // readable reads a conversation and begins a stream.

@@ -14,8 +14,9 @@ import (
 )
 
 // TestKillPostgres kills the database server at random points, with all its
-// processes, and starts it again on its data. Nobody has to lend a hand: what was
-// acknowledged is there, and what was pending goes on.
+// processes, or stops it in order now and then, and starts it again on its data.
+// Nobody has to lend a hand: what was acknowledged is there, and what was pending
+// goes on.
 func TestKillPostgres(t *testing.T) {
 	sqldbtest.NeedsPostgres(t)
 	for name, start := range onPostgres {
@@ -33,7 +34,7 @@ func TestKillPostgres(t *testing.T) {
 			n := &toll{}
 			l := begin(t, s)
 			l.end(func() {
-				killEngine(t, s, n, rounds(3, 200), func() error { return db.Kill() }, func() error { return db.Run(t.Context()) })
+				killEngine(t, s, n, rounds(4, 250), db.Kill, db.End, func() error { return db.Run(t.Context()) })
 			})
 			l.neverSaid(http.StatusInternalServerError)
 			if p := n.readyAfter(99); long() && p > 5*time.Second {
@@ -60,25 +61,31 @@ func TestKillNATS(t *testing.T) {
 		n := &toll{}
 		l := begin(t, s)
 		l.end(func() {
-			killEngine(t, s, n, rounds(4, 200), func() error { wire.Kill(); return nil }, wire.Run)
+			killEngine(t, s, n, rounds(4, 200), func() error { wire.Kill(); return nil }, nil, wire.Run)
 		})
 		l.record("kill -9 of NATS, cluster", n.String())
 	})
 }
 
-// killEngine kills what servers stand on and brings it back, and notes how long
-// it then takes until all of them are ready.
-func killEngine(t *testing.T, s *parleytest.Setup, n *toll, often int, kill, run func() error) {
+// killEngine kills what servers stand on, or stops it now and then if stop is not
+// nil, and brings it back, and notes how long it then takes until all of them are ready.
+func killEngine(t *testing.T, s *parleytest.Setup, n *toll, often int, kill, stop, run func() error) {
 	t.Helper()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	dice := rand.New(rand.NewPCG(seed, 1))
-	for range often {
+	for round := range often {
 		<-time.After(time.Duration(50+dice.IntN(900)) * time.Millisecond)
-		if err := kill(); err != nil {
+		end := kill
+		if stop != nil && round%5 == 2 {
+			end = stop
+			n.stops++
+		} else {
+			n.kills++
+		}
+		if err := end(); err != nil {
 			t.Fatal(err)
 		}
-		n.kills++
 		<-time.After(time.Duration(dice.IntN(500)) * time.Millisecond)
 		if err := run(); err != nil {
 			t.Fatal(err)

@@ -1,10 +1,15 @@
+//go:build linux
+
 package chaos
 
 import (
+	"errors"
 	"net"
 	"net/url"
 	"sync"
 	"testing"
+
+	"parley/internal/sqldb/sqldbtest"
 )
 
 // relay is a way to a server that a test can block: bytes wait then, as they do
@@ -15,10 +20,18 @@ type relay struct {
 
 	mu      sync.Mutex
 	flowing sync.Cond
-	blocked bool
+	blocked map[direction]bool
 	over    bool
-	conns   map[net.Conn]bool
+	conns   map[net.Conn]bool // true where bytes are lost
 }
+
+// direction is one of the two ways that bytes take.
+type direction string
+
+const (
+	there direction = "what it says"
+	back  direction = "what it is told"
+)
 
 // newRelay opens a way to the server of a URL, until the test ends.
 func newRelay(t *testing.T, server string) *relay {
@@ -31,7 +44,7 @@ func newRelay(t *testing.T, server string) *relay {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &relay{to: u.Host, conns: map[net.Conn]bool{}}
+	r := &relay{to: u.Host, blocked: map[direction]bool{}, conns: map[net.Conn]bool{}}
 	r.flowing.L = &r.mu
 	u.Host = l.Addr().String()
 	r.url = u.String()
@@ -59,70 +72,105 @@ func newRelay(t *testing.T, server string) *relay {
 	return r
 }
 
-// block stops what flows, in both directions; heal lets it go on.
-func (r *relay) block() { r.set(true) }
-func (r *relay) heal()  { r.set(false) }
-
-func (r *relay) set(blocked bool) {
+// block stops what flows in the directions, until heal lets it go on.
+func (r *relay) block(ways ...direction) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.blocked = blocked
+	for _, way := range ways {
+		r.blocked[way] = true
+	}
+}
+
+func (r *relay) heal() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.blocked)
+	r.flowing.Broadcast()
+}
+
+// hangUp closes the connections there are. What waits in them is gone.
+func (r *relay) hangUp() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for c := range r.conns {
+		_ = c.Close() // it may have closed by itself
+	}
+}
+
+// lose forgets the connections there are, as a firewall does: they stay open, and
+// nothing arrives any more, which nobody is told. Later ones work.
+func (r *relay) lose(t *testing.T) {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for c := range r.conns {
+		if err := sqldbtest.Silence(c); err != nil && !errors.Is(err, net.ErrClosed) {
+			t.Fatal(err)
+		}
+		r.conns[c] = true
+	}
 	r.flowing.Broadcast()
 }
 
 func (r *relay) serve(near net.Conn) {
-	if !r.pass(near) {
+	defer r.forget(near)
+	if !r.note(near) {
 		return
 	}
 	far, err := net.Dial("tcp", r.to)
 	if err != nil {
-		_ = near.Close() // whoever it is tries again
+		return // whoever it is tries again
+	}
+	defer r.forget(far)
+	if !r.note(far) {
 		return
 	}
-	if !r.pass(far) {
-		_ = near.Close() // the test is over
-		return
-	}
-	var back sync.WaitGroup
-	back.Go(func() { r.copy(near, far) })
-	r.copy(far, near)
-	back.Wait()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.conns, near)
-	delete(r.conns, far)
+	var answers sync.WaitGroup
+	answers.Go(func() { r.copy(near, far, back) })
+	r.copy(far, near, there)
+	answers.Wait()
 }
 
-// pass notes a connection and waits until bytes may flow.
-func (r *relay) pass(c net.Conn) bool {
+// note keeps a connection, to close it when the test is over.
+func (r *relay) note(c net.Conn) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.conns[c] = true
-	return r.waitLocked()
-}
-
-func (r *relay) waitLocked() bool {
-	for r.blocked && !r.over {
-		r.flowing.Wait()
-	}
+	r.conns[c] = false
 	return !r.over
 }
 
+func (r *relay) forget(c net.Conn) {
+	_ = c.Close() // it may be closed already
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.conns, c)
+}
+
 // copy carries bytes one way until one side closes.
-func (r *relay) copy(to, from net.Conn) {
+func (r *relay) copy(to, from net.Conn, way direction) {
 	defer to.Close()
 	defer from.Close()
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
-		r.mu.Lock()
-		goOn := r.waitLocked()
-		r.mu.Unlock()
-		if !goOn || err != nil {
+		if err != nil {
 			return
+		}
+		if lost := r.wait(from, way); lost {
+			continue
 		}
 		if _, err := to.Write(buf[:n]); err != nil {
 			return
 		}
 	}
+}
+
+// wait returns when bytes may flow, and says whether they are lost.
+func (r *relay) wait(c net.Conn, way direction) (lost bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.blocked[way] && !r.over && !r.conns[c] {
+		r.flowing.Wait()
+	}
+	return r.conns[c]
 }

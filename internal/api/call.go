@@ -311,18 +311,26 @@ func (c *call) clientFault(err error) *fault.Error {
 	case sqldb.IsFull(err):
 		return fault.RateLimited.Wrap(err, "There is no room left on the disk of the database; nothing was changed. Who operates the server has to make room; until then what is stored can be read")
 	case sqldb.IsUnavailable(err):
-		return fault.RateLimited.Wrap(err, "The database does not answer; nothing was changed, try again in a second")
+		return fault.RateLimited.Wrap(err, "The database does not answer, or not in time; nothing was changed, try again in a second")
 	case sqldb.IsInDoubt(err):
-		return fault.OperationTimeout.Wrap(err, "The database went away while %s was written; it may or may not have taken effect. The same request with the same Idempotency-Key finds out", c.op.ID)
+		return fault.OperationTimeout.Wrap(err, "%s got no answer from the database when it was to be committed; it may or may not have taken effect. The same request with the same Idempotency-Key finds out", c.name())
 	case errors.Is(err, sqldb.ErrText):
 		return fault.InvalidPayload.Wrap(err, "The request holds text with the character U+0000 or invalid UTF-8, which is not stored")
 	case errors.Is(err, context.DeadlineExceeded):
-		return fault.OperationTimeout.Wrap(err, "%s did not finish within its time limit; it may still take effect", c.op.ID)
+		return fault.OperationTimeout.Wrap(err, "%s did not finish within its time limit; it may still take effect", c.name())
 	case errors.Is(err, context.Canceled):
 		c.gone = true
 		return fault.OperationTimeout.Wrap(err, "The request was cancelled before its answer; it may still take effect")
 	}
 	return fault.From(err)
+}
+
+// name is what errors call the request; it may fail before its operation is known.
+func (c *call) name() string {
+	if c.op == nil {
+		return "The request"
+	}
+	return c.op.ID
 }
 
 // answerFault sends f; cause is what happened, for the log.

@@ -424,6 +424,15 @@ func TestFailSpeaksForOtherHandlers(t *testing.T) {
 	}
 }
 
+// A door may fail before anybody knows which operation is meant.
+func TestFailWithoutAnOperation(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	rec := httptest.NewRecorder()
+	w.Fail(rec, httptest.NewRequest("GET", "/door", nil), context.DeadlineExceeded)
+	wantFault(t, rec, fault.OperationTimeout, "The request did not finish within its time limit; it may still take effect")
+}
+
 func TestPrefixParametersReachAdmitAndInput(t *testing.T) {
 	t.Parallel()
 	type in struct {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+
+	"parley/internal/sqldb"
 )
 
 type builtin struct {
@@ -36,6 +38,9 @@ func (b builtin) Invoke(ctx context.Context, op Operation) (Answer, error) {
 		return Answer{}, stopped(ctx.Err(), TimedOut)
 	case is[*Error](err):
 		return Answer{}, err
+	case sqldb.IsOutage(err):
+		// It did not get to work: that is no try of the work it was given.
+		return Answer{}, &Error{Unreachable, err}
 	case err != nil:
 		return Answer{}, &Error{Failed, err}
 	case len(a.Body) > MaxAnswer:

@@ -10,7 +10,8 @@
 //
 //	OK           2xx                                               done
 //	Final        4xx, address not allowed, answer too large        the reason is kept, not tried again
-//	Unreachable  no connection, 502, 503, 504                      the endpoint is down, tries are not counted
+//	Unreachable  no connection, 502, 503, 504, a built-in whose    the endpoint is down, tries are not counted
+//	             database is away
 //	Failed       other 5xx, 3xx, no or a broken answer, a panic    tried again a few times
 //	TimedOut     sent, and no answer within the limit              the peer may still be at work
 //	Canceled     the caller stopped waiting                        nothing is known, nothing is counted

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"parley/internal/endpoint"
 	"parley/internal/endpoint/endpointtest"
 	"parley/internal/outbound"
+	"parley/internal/sqldb"
 )
 
 func local(t testing.TB) *outbound.Client {
@@ -164,6 +166,9 @@ func TestBuiltinErrors(t *testing.T) {
 		"a classified error": {func(context.Context, endpoint.Operation) (endpoint.Answer, error) {
 			return endpoint.Answer{}, &endpoint.Error{Class: endpoint.Final, Err: plain}
 		}, endpoint.Final},
+		"a database that takes no writes": {func(context.Context, endpoint.Operation) (endpoint.Answer, error) {
+			return endpoint.Answer{}, fmt.Errorf("say it: %w", sqldb.ErrBusy)
+		}, endpoint.Unreachable},
 		"an answer without status": {func(context.Context, endpoint.Operation) (endpoint.Answer, error) { return endpoint.Answer{}, nil }, endpoint.Failed},
 		"somebody else's deadline": {func(context.Context, endpoint.Operation) (endpoint.Answer, error) {
 			return endpoint.Answer{}, context.DeadlineExceeded

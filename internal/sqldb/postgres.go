@@ -20,7 +20,7 @@ import (
 
 const (
 	maxTries  = 4                     // runs of one closure against other transactions
-	txTimeout = 30 * time.Second      // for a transaction whose server stopped answering
+	txTimeout = 30 * time.Second      // for a transaction or a query whose server stopped answering
 	pgBatch   = 64                    // WriteSoons in one transaction: each holds the locks of all
 	pgHold    = 50 * time.Millisecond // after which no further WriteSoon joins a transaction
 )
@@ -97,6 +97,7 @@ func pools(o Options) (write, read *pgxpool.Config, err error) {
 		}
 	}
 	set["synchronous_commit"] = "on" // what Write promises
+	notice(write)
 	read = write.Copy()
 	read.ConnConfig.RuntimeParams["default_transaction_read_only"] = "on"
 	if _, ok := set["plan_cache_mode"]; !ok {
@@ -248,12 +249,6 @@ type lostError struct{ err error }
 
 func (e *lostError) Error() string { return e.err.Error() }
 
-// doubtError is the error of a commit that got no answer.
-type doubtError struct{ err error }
-
-func (e *doubtError) Error() string { return "the commit got no answer: " + e.err.Error() }
-func (e *doubtError) Unwrap() error { return e.err }
-
 // once makes one run of fn. ctx bounds the wait for a connection only: cutting
 // a statement off costs the connection, and it would do so in the middle of
 // something.
@@ -264,10 +259,6 @@ func (p *postgres) once(ctx context.Context, conns *pgxpool.Pool, fn func(tx *Tx
 	}
 	defer conn.Release()
 	q := &pgTx{p: p, ctx: context.Background(), conn: conn.Conn()}
-	// A deadline of the socket: watching a context costs a goroutine for each statement.
-	socket := conn.Conn().PgConn().Conn()
-	_ = socket.SetDeadline(time.Now().Add(txTimeout)) // a socket that cannot fails at once anyway
-	defer func() { _ = socket.SetDeadline(time.Time{}) }()
 	tx := q.tx()
 	if err := tx.run(fn); err != nil {
 		err = lost(conn.Conn(), err)
@@ -311,28 +302,43 @@ func pgCode(err error) string {
 
 // pgError gives the errors of the driver that callers ask for their names.
 func pgError(err error) error {
-	if err != nil && pgCode(err) == "22021" {
+	switch {
+	case err == nil:
+		return nil
+	case pgCode(err) == "22021":
 		return fmt.Errorf("%w: %w", ErrText, err)
+	case pgAway(err):
+		return &awayError{err}
 	}
 	return err
 }
 
-// pgUnavailable knows a server that is not there: by what it says when it goes,
-// comes or has no place left, and by what the network says.
-func pgUnavailable(err error) bool {
+// awayError is the error of a server that is not there or takes too long.
+type awayError struct{ err error }
+
+func (e *awayError) Error() string { return e.err.Error() }
+func (e *awayError) Unwrap() error { return e.err }
+
+// pgAway knows a server that is not there by what it says when it goes, comes,
+// has no place left or gives up, and by what the network says.
+func pgAway(err error) bool {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return false // the caller gave up
+		return isConnect(err) // else the caller gave up
 	}
 	switch code := pgCode(err); {
+	case code == "57014", code == "25P03": // after statement_timeout and its like
+		return true
 	case code != "":
 		return strings.HasPrefix(code, "57P") || strings.HasPrefix(code, "08") || strings.HasPrefix(code, "53") && code != "53100"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
-		return true
-	}
-	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), isConnect(err):
 		return true
 	}
 	_, ok := errors.AsType[net.Error](err)
+	return ok
+}
+
+func isConnect(err error) bool {
+	_, ok := errors.AsType[*pgconn.ConnectError](err)
 	return ok
 }
 

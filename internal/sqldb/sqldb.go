@@ -30,17 +30,32 @@ var (
 func IsUnique(err error) bool { return liteUnique(err) || pgUnique(err) }
 
 // IsFull reports that there is no room left for the data. Nothing was done.
-func IsFull(err error) bool { return liteFull(err) || pgCode(err) == "53100" }
+func IsFull(err error) bool { return !IsInDoubt(err) && (liteFull(err) || pgCode(err) == "53100") }
 
-// IsUnavailable reports that the database server was not reached, went away or
-// takes nobody. Nothing was done.
-func IsUnavailable(err error) bool { return !IsInDoubt(err) && pgUnavailable(err) }
+// IsUnavailable reports that the database server was not reached, went away, takes
+// nobody or took too long. Nothing was done.
+func IsUnavailable(err error) bool {
+	_, ok := errors.AsType[*awayError](err)
+	return ok && !IsInDoubt(err)
+}
 
-// IsInDoubt reports that the connection broke while a write was committed: it may
-// have happened.
+// IsInDoubt reports that the connection broke while a write was committed, or that
+// SQLite had no room to end the commit: it may have happened.
 func IsInDoubt(err error) bool {
 	_, ok := errors.AsType[*doubtError](err)
 	return ok
+}
+
+// doubtError is the error of a commit of which nobody knows whether it happened.
+type doubtError struct{ err error }
+
+func (e *doubtError) Error() string { return "the commit got no answer: " + e.err.Error() }
+func (e *doubtError) Unwrap() error { return e.err }
+
+// IsOutage reports that the reason lies with the database and not with what was
+// asked of it: the same may succeed later.
+func IsOutage(err error) bool {
+	return IsFull(err) || IsUnavailable(err) || IsInDoubt(err) || errors.Is(err, ErrBusy) || errors.Is(err, ErrClosed)
 }
 
 // inQuery adds the beginning of the statement that failed.

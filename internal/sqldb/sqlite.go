@@ -92,7 +92,11 @@ func openLite(file, extra string) (*lite.Conn, error) {
 		return nil, err
 	}
 	if err := c.Script(pragmas + extra); err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", file, err), c.Close())
+		err = fmt.Errorf("open %s: %w", file, err)
+		if liteFull(err) {
+			err = fmt.Errorf("there is no room on the disk for the index of SQLite's log: make some, and start again: %w", err)
+		}
+		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
 }

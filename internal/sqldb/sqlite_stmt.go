@@ -187,7 +187,7 @@ func liteUnique(err error) bool {
 
 func liteFull(err error) bool {
 	e, ok := errors.AsType[*lite.Error](err)
-	return ok && e.Code == lite.Full
+	return ok && e.Full()
 }
 
 // script runs a text of several statements.

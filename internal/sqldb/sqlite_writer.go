@@ -269,12 +269,22 @@ func (w *writer) attempt(batch []*write) (bad int, ok bool) {
 	start := time.Now()
 	if err := w.exec("COMMIT"); err != nil {
 		w.rollback()
-		w.failAll(batch, err)
+		w.failAll(batch, unseen(err))
 		return 0, true
 	}
 	w.count.commitNanos.Add(int64(time.Since(start)))
 	w.count.batches.Add(1)
 	return 0, true
+}
+
+// unseen marks the error of a commit that is whole in the log and that SQLite had
+// no room to show. It is taken back, unless the process dies before the next commit
+// takes its place: a start reads the log.
+func unseen(err error) error {
+	if e, ok := errors.AsType[*lite.Error](err); ok && e.Code == lite.NoIndex {
+		return &doubtError{err}
+	}
+	return err
 }
 
 func (w *writer) call(o *write) (schema bool) {

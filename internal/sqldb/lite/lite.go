@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"unsafe"
 
 	"modernc.org/libc"
@@ -106,11 +107,26 @@ func (c *Conn) Close() error {
 
 // Error is an error of SQLite.
 type Error struct {
-	Code int // extended result code
-	Msg  string
+	Code   int // extended result code
+	Msg    string
+	system syscall.Errno // what the system said, where it was the system
 }
 
 func (e *Error) Error() string { return e.Msg + " (SQLite " + strconv.Itoa(e.Code) + ")" }
+
+// Full reports that there was no room on the disk, or no more of it for this
+// account. After a failed sync nothing is known any more, whatever the reason.
+func (e *Error) Full() bool {
+	switch e.Code {
+	case sqlite3.SQLITE_FULL:
+		return true
+	case SyncFailed, SyncDirFailed:
+		return false
+	}
+	// SQLite knows the first reason, and that only where it writes to a file.
+	kind := e.Code & 0xff
+	return (kind == sqlite3.SQLITE_IOERR || kind == sqlite3.SQLITE_CANTOPEN) && (e.system == syscall.ENOSPC || e.system == syscall.EDQUOT)
+}
 
 // The codes that callers tell apart.
 const (
@@ -118,7 +134,7 @@ const (
 	Unique            = sqlite3.SQLITE_CONSTRAINT_UNIQUE
 	PrimaryKey        = sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
 	RowID             = sqlite3.SQLITE_CONSTRAINT_ROWID
-	Full              = sqlite3.SQLITE_FULL // also of the disk
+	NoIndex           = sqlite3.SQLITE_IOERR_SHMSIZE // the index of the log could not grow
 	Interrupted       = sqlite3.SQLITE_INTERRUPT
 	Busy              = sqlite3.SQLITE_BUSY // the low byte: there are kinds of it
 	SyncFailed        = sqlite3.SQLITE_IOERR_FSYNC
@@ -134,7 +150,7 @@ func (c *Conn) error(rc int32) error {
 	if c.db != 0 && sqlite3.Xsqlite3_extended_errcode(c.tls, c.db) == rc {
 		msg = libc.GoString(sqlite3.Xsqlite3_errmsg(c.tls, c.db))
 	}
-	return &Error{int(rc), msg}
+	return &Error{int(rc), msg, syscall.Errno(sqlite3.Xsqlite3_system_errno(c.tls, c.db))}
 }
 
 // Interrupt ends the statement that runs on c with an error. It may be called

@@ -28,6 +28,8 @@ type Recorder struct {
 	// Lies makes the disk one that says it has synced and has not, which a
 	// test of the test needs.
 	Lies bool
+	// NoIndex makes the disk one that has no room left for the index of the log.
+	NoIndex atomic.Bool
 
 	dir   string
 	mu    sync.Mutex
@@ -218,6 +220,7 @@ type (
 	writeFunc   = func(tls *libc.TLS, file, buf uintptr, n int32, off int64) int32
 	syncFunc    = func(tls *libc.TLS, file uintptr, flags int32) int32
 	setSizeFunc = func(tls *libc.TLS, file uintptr, size int64) int32
+	shmMapFunc  = func(tls *libc.TLS, file uintptr, region, size, extend int32, out uintptr) int32
 )
 
 func open(tls *libc.TLS, vfs, name, addr uintptr, flags int32, out uintptr) int32 {
@@ -238,6 +241,7 @@ func open(tls *libc.TLS, vfs, name, addr uintptr, flags int32, out uintptr) int3
 		m := at[sqlite3.Tsqlite3_io_methods](table)
 		*m = f.orig
 		m.FxWrite, m.FxTruncate, m.FxSync, m.FxClose = pointer(fileWrite), pointer(fileTruncate), pointer(fileSync), pointer(fileClose)
+		m.FxShmMap = pointer(fileShmMap)
 		files.Lock()
 		files.of[addr] = f
 		files.Unlock()
@@ -282,6 +286,19 @@ func fileSync(tls *libc.TLS, addr uintptr, flags int32) int32 {
 		f.r.add(step{kind: synced, file: f.name, upTo: upTo, dir: f.made.Swap(false)})
 	}
 	return rc
+}
+
+func fileShmMap(tls *libc.TLS, addr uintptr, region, size, extend int32, out uintptr) int32 {
+	f := fileOf(addr)
+	shmMap := call[shmMapFunc](f.orig.FxShmMap)
+	if extend == 0 || !f.r.NoIndex.Load() {
+		return shmMap(tls, addr, region, size, extend, out)
+	}
+	// What is there can be had.
+	if rc := shmMap(tls, addr, region, size, 0, out); rc != sqlite3.SQLITE_OK || *at[uintptr](out) != 0 {
+		return rc
+	}
+	return sqlite3.SQLITE_IOERR_SHMSIZE
 }
 
 func fileClose(tls *libc.TLS, addr uintptr) int32 {

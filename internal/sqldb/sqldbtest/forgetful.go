@@ -4,6 +4,7 @@ package sqldbtest
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"net/url"
 	"sync"
@@ -21,7 +22,7 @@ type Forgetful struct {
 	to   string
 	arm  atomic.Bool
 	mu   sync.Mutex
-	open map[net.Conn]bool
+	open map[net.Conn]bool // true for those that a DB has made
 }
 
 // Forgetting runs fn with a fresh PostgreSQL schema behind such a way.
@@ -74,6 +75,19 @@ func newForgetful(t testing.TB, database string) *Forgetful {
 // ForgetNextCommit has the next commit take place, and its answer get lost.
 func (f *Forgetful) ForgetNextCommit() { f.arm.Store(true) }
 
+// Each calls fn with every connection that is open, as it arrives here.
+func (f *Forgetful) Each(fn func(c net.Conn) error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var errs []error
+	for c, near := range f.open {
+		if near {
+			errs = append(errs, fn(c))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func (f *Forgetful) serve(client net.Conn) {
 	server, err := net.Dial("tcp", f.to)
 	if err != nil {
@@ -81,7 +95,7 @@ func (f *Forgetful) serve(client net.Conn) {
 		return
 	}
 	f.mu.Lock()
-	f.open[client], f.open[server] = true, true
+	f.open[client], f.open[server] = true, false
 	f.mu.Unlock()
 	var both sync.WaitGroup
 	both.Go(func() {

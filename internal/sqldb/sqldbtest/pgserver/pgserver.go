@@ -273,6 +273,14 @@ func (s *Server) Kill() error {
 	return s.release()
 }
 
+// End stops the server in order, with what its sessions are at broken off, and
+// returns when it has. Run starts it again.
+func (s *Server) End() error {
+	_ = syscall.Kill(s.pid, syscall.SIGINT) // it may have ended by itself
+	<-s.ended
+	return s.release()
+}
+
 // children finds the processes that pid has started, where there is a /proc.
 func children(pid int) (found []int) {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is well formed

@@ -68,18 +68,18 @@ func TestKilledServer(t *testing.T) {
 	if _, err := busy.Exec(t.Context(), "CREATE TABLE kept AS SELECT 'all' AS n"); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 {
-		if err := s.Kill(); err != nil {
+	for _, stop := range []func() error{s.Kill, s.End, s.Kill} {
+		if err := stop(); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := pgx.Connect(t.Context(), s.URL); err == nil {
-			t.Error("a server that was killed answers")
+			t.Error("a server that was stopped answers")
 		}
 		if err := s.Run(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if got := ask(t, s.URL, "SELECT n FROM kept"); got != "all" {
-			t.Errorf("after a kill the table says %q", got)
+			t.Errorf("after a stop the table says %q", got)
 		}
 	}
 	if err := busy.Ping(t.Context()); err == nil {
