@@ -321,7 +321,7 @@ func (e *Engine) probe(ctx context.Context, b *breaker) error {
 		return err
 	}
 	if len(keys) == 0 {
-		return e.closeUnused(ctx, endpointID)
+		return e.closeUnless(ctx, endpointID)
 	}
 	c := claim{endpoint: endpointID, token: e.claimID(), until: now + term.Milliseconds(), probe: true}
 	err = e.DB.Write(ctx, func(tx *sqldb.Tx) error {
@@ -361,6 +361,19 @@ func (e *Engine) mayProbe(tx *sqldb.Tx, c claim, b *breaker, now int64) error {
 		e.accept(c)
 	})
 	return nil
+}
+
+// closeUnless closes a breaker unless a lane of its endpoint has something to do:
+// one that somebody holds at this moment is about to wait for it.
+func (e *Engine) closeUnless(ctx context.Context, endpointID string) error {
+	_, err := sqldb.Scalar[int64](e.DB.Reader(ctx), "SELECT 1 FROM lanes WHERE due < 9223372036854775807 AND endpoint = $1 LIMIT 1", endpointID)
+	switch {
+	case errors.Is(err, sqldb.ErrNoRow):
+		return e.closeUnused(ctx, endpointID)
+	case err == nil:
+		e.sweepBy(e.now() + firstProbe.Milliseconds())
+	}
+	return err
 }
 
 // closeUnused closes a breaker that nothing waits for. The next entry finds out.
