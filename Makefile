@@ -7,7 +7,7 @@ TESTS   = -race -shuffle=on -p 2 -timeout 40m
 SUITES  = -e /conformance -e /chaos -e /powertest
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test quick test-pg conformance bench fuzz soak chaos lint generate check compat clean
+.PHONY: help build run test quick test-pg conformance bench bench-scale fuzz soak chaos lint generate check compat clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,11 @@ conformance: ## the official clients, SDK bot and chat client against a running 
 bench: ## the numbers of bench/RESULTS.md, on this machine
 	$(GO) run ./bench -out bench/RESULTS.md -date "$$(date +%F)"
 
+bench-scale: ## the numbers of bench/SCALE.md, on this machine, in about an hour: what grows, on SQLite and PostgreSQL
+	@.ci/need postgres
+	$(GO) run ./bench -scale -rounds 3 -step 2s -out bench/SCALE.md -date "$$(date +%F)"
+	$(MAKE) generate
+
 fuzz: ## every fuzz test, FUZZTIME each (20s)
 	@set -e; for pkg in $$($(GO) list ./...); do \
 	  for name in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
@@ -59,8 +64,9 @@ lint: ## gofmt, go vet, and staticcheck where go.mod has it
 	$(GO) vet ./...
 	@if $(GO) tool | grep -q staticcheck; then $(GO) tool staticcheck ./...; fi
 
-generate: ## rewrite what is made from the code: COMPATIBILITY.md and the tables in the documents
-	$(GO) test ./internal/archtest -run Generated -update
+generate: ## rewrite what is made from the code and from bench/SCALE.md: COMPATIBILITY.md, costs, and the tables in the documents
+	$(GO) test ./bench/costs -run Generated -update
+	$(GO) test ./internal/archtest ./bench/sizing -run Generated -update
 
 check: generate test ## all that CI does, and nothing generated is out of date
 	git diff --exit-code

@@ -3,16 +3,22 @@ package main
 import (
 	"context"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"parley/bench/costs"
+	"parley/internal/parleytest"
+	"parley/internal/sqldb"
+	"parley/internal/sqldb/sqldbtest"
 )
 
 func TestMain(m *testing.M) {
 	if which := os.Getenv(childVariable); which != "" {
 		child(which)
 	}
-	os.Exit(m.Run())
+	parleytest.Main(m)
 }
 
 // The floors run as processes of their own and give a report with their figures.
@@ -52,6 +58,132 @@ func (s *hubAlone) round(ctx context.Context, b *bench) error {
 	got, err := s.overHub(ctx, b, 8)
 	b.results.add("hub/8", got)
 	return err
+}
+
+// Everything that grows, as small as it gets: it runs, fills what it says, and
+// each table and each cost has its figure.
+func TestScale(t *testing.T) {
+	sqldbtest.NeedsPostgres(t)
+	bin, err := parleytest.Binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, chosen, err := parse([]string{"-scale", "-rounds", "1", "-step", "50ms", "-idle", "50ms", "-largest", "300", "-streams", "40", "-turns", "400", "-parley", bin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.dir = t.TempDir()
+	defer func() {
+		if err := b.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := b.measure(t.Context(), chosen); err != nil {
+		t.Fatal(err)
+	}
+	text := b.report()
+	for _, part := range []string{"PostgreSQL beside SQLite", "Servers on one database", "Many conversations", "A long conversation", "Open streams", "Space", "Costs", "Floors"} {
+		if !strings.Contains(text, "\n## "+part+"\n") {
+			t.Errorf("the report has no %s", part)
+		}
+	}
+	measured, err := costs.Read(text)
+	if err != nil || len(measured) != len(costs.Known()) || strings.Contains(text, "%!") {
+		t.Errorf("%d of %d costs (%v) in the report:\n%s", len(measured), len(costs.Known()), err, text)
+	}
+	for _, engine := range engines {
+		for kind, bytes := range b.results.space[engine].rows {
+			if bytes < 50 {
+				t.Errorf("on %s a %s takes %v bytes", engine, kind, bytes)
+			}
+		}
+	}
+}
+
+// A walk that misses a message, or has one too many, is an error.
+func TestAWalkCountsTheMessages(t *testing.T) {
+	bin, err := parleytest.Binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{options: options{parley: bin}, dir: t.TempDir()}
+	defer func() {
+		if err := b.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	p, err := b.start(t.Context(), "walk")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pattern, err := newPattern(t.Context(), b, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := grow(t.Context(), p, func(db *sqldb.DB) error { return pattern.messages(t.Context(), db, 0, 100) }); err != nil {
+		t.Fatal(err)
+	}
+	if at, err := pattern.walk(t.Context(), 102); err != nil || len(at) != 3 {
+		t.Errorf("a walk over all: %d pages, %v", len(at), err)
+	}
+	for _, wrong := range []int{101, 103} {
+		if _, err := pattern.walk(t.Context(), wrong); err == nil {
+			t.Errorf("a walk over 102 messages found %d", wrong)
+		}
+	}
+}
+
+// Processes that work are seen to, and a family has the time of its children.
+func TestCPUTime(t *testing.T) {
+	t.Parallel()
+	before, err := ofProcess(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	work := 0
+	for until := time.Now().Add(100 * time.Millisecond); time.Now().Before(until); {
+		work++
+	}
+	after, err := ofProcess(os.Getpid())
+	if err != nil || after-before < 2*tick {
+		t.Errorf("%d turns of a loop took %v, %v", work, after-before, err)
+	}
+	if all, err := ofFamily(os.Getpid()); err != nil || all < after {
+		t.Errorf("the family took %v, %v, and its first process alone %v", all, err, after)
+	}
+	if _, err := ofProcess(1 << 30); err == nil {
+		t.Error("a process that is not there has a time")
+	}
+	a, z := reading{nodes: []time.Duration{10, 20}, database: 5, wire: 1}, reading{nodes: []time.Duration{40, 120}, database: 45, wire: 11}
+	if got, want := z.since(a, 10), (cost{13, 10, 4, 1}); got != want {
+		t.Errorf("each of ten took %v, want %v", got, want)
+	}
+}
+
+func TestSizesOnTheWay(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		smallest, largest int
+		want              []int
+	}{{1, 300, []int{1, 300}}, {1, 1_000_000, []int{1, 1_000, 100_000, 1_000_000}}, {1_000, 300, []int{300}}, {1_000, 1_000, []int{1_000}}, {1_000, 2_000, []int{1_000, 2_000}}} {
+		if got := sizes(c.smallest, c.largest); !slices.Equal(got, c.want) {
+			t.Errorf("from %d to %d by %v, want %v", c.smallest, c.largest, got, c.want)
+		}
+	}
+}
+
+func TestScenariosAreChosenByName(t *testing.T) {
+	t.Parallel()
+	for args, want := range map[string]int{"": len(scenarios), "-scale": len(scaleScenarios), "-scale -scenario nodes,space": 3, "-scenario turn": 2} {
+		if _, chosen, err := parse(strings.Fields(args)); err != nil || len(chosen) != want {
+			t.Errorf("%s: %d scenarios, %v, want %d", args, len(chosen), err, want)
+		}
+	}
+	for _, args := range []string{"-scenario nodes", "-scale -scenario turn", "-rounds 0", "-scale -largest 1", "-scale -streams 0", "-scale -turns 1"} {
+		if _, _, err := parse(strings.Fields(args)); err == nil {
+			t.Errorf("%s is taken", args)
+		}
+	}
 }
 
 func TestMedianAndQuantile(t *testing.T) {

@@ -15,15 +15,11 @@ var connections = []int{1, 16, 64}
 const spoken = "This is a message of an ordinary length."
 
 // floors measures what the machine gives to the least that could do the work.
-type floors struct{ tcp, echo, commit string }
+type floors struct{ tcp string }
 
 func (f *floors) prepare(_ context.Context, b *bench) (err error) {
-	for which, addr := range map[string]*string{"tcp": &f.tcp, "echo": &f.echo, "commit": &f.commit} {
-		if *addr, err = startFloor(b, which); err != nil {
-			return err
-		}
-	}
-	return nil
+	f.tcp, err = startFloor(b, "tcp")
+	return err
 }
 
 func (f *floors) round(ctx context.Context, b *bench) error {
@@ -44,14 +40,11 @@ func (f *floors) round(ctx context.Context, b *bench) error {
 		return err
 	}
 	b.results.add("tcp", s)
-	bodies := floorBodies()
 	for _, n := range connections {
-		for _, floor := range []struct{ name, addr string }{{"echo", f.echo}, {"commit", f.commit}} {
-			s, err := requests(ctx, floor.addr, n, http.StatusCreated, b.step, rotate(formatAll(floor.addr, bodies), n))
-			if err != nil {
-				return fmt.Errorf("floor %s: %w", floor.name, err)
+		for _, which := range []string{"echo", "commit"} {
+			if err := b.measureFloor(ctx, which, n, name(which, n)); err != nil {
+				return err
 			}
-			b.results.add(name(floor.name, n), s)
 		}
 		for _, measure := range b.beside {
 			if err := measure(ctx, n); err != nil {
@@ -63,6 +56,51 @@ func (f *floors) round(ctx context.Context, b *bench) error {
 }
 
 func (f *floors) finish(context.Context, *bench) error { return nil }
+
+// floor is a floor that takes messages, started when it is first asked for.
+func (b *bench) floor(ctx context.Context, which string) (*floor, error) {
+	if f := b.floors[which]; f != nil {
+		return f, nil
+	}
+	var env []string
+	if which == "insert" {
+		database, err := b.database(ctx)
+		if err != nil {
+			return nil, err
+		}
+		env = append(env, databaseVariable+"="+database)
+	}
+	f, err := startChild(b, which, env...)
+	if err != nil {
+		return nil, err
+	}
+	if b.floors == nil {
+		b.floors = map[string]*floor{}
+	}
+	b.floors[which] = f
+	return f, nil
+}
+
+// measureFloor measures a floor that takes messages at n connections, for a series
+// whose ratios are those of the same rounds.
+func (b *bench) measureFloor(ctx context.Context, which string, n int, series string) error {
+	f, err := b.floor(ctx, which)
+	if err != nil {
+		return err
+	}
+	w := watched{nodes: []int{f.pid}}
+	if which == "insert" {
+		w.database = b.pg.pid
+	}
+	s, err := metered(w, func() (sample, error) {
+		return requests(ctx, f.addr, n, http.StatusCreated, b.step, rotate(formatAll(f.addr, floorBodies()), n))
+	})
+	if err != nil {
+		return fmt.Errorf("floor %s: %w", which, err)
+	}
+	b.results.add(series, s)
+	return nil
+}
 
 // name is that of a series at n connections, conversations or listeners.
 func name(what string, n int) string { return fmt.Sprintf("%s/%d", what, n) }

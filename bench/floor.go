@@ -15,8 +15,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	_ "modernc.org/sqlite" // the driver of the group-commit floor
 )
 
@@ -24,10 +26,14 @@ import (
 // name in this variable. A child prints its address and ends with its standard input.
 const childVariable = "PARLEY_BENCH_CHILD"
 
+// databaseVariable tells a floor which PostgreSQL database it has.
+const databaseVariable = "PARLEY_BENCH_DATABASE"
+
 var children = map[string]func(l net.Listener) error{
 	"tcp":         tcpFloor,
 	"echo":        echoFloor,
 	"commit":      commitFloor,
+	"insert":      insertFloor,
 	"hub":         hubFloor,
 	"integration": integrationFloor,
 	"bare":        func(l net.Listener) error { return http.Serve(l, http.HandlerFunc(ok)) },
@@ -40,6 +46,9 @@ func child(which string) {
 }
 
 func serveChild(which string) error {
+	if which == wireChild {
+		return serveWire() // it opens a port by itself
+	}
 	serve, ok := children[which]
 	if !ok {
 		return fmt.Errorf("no floor of that name")
@@ -61,25 +70,40 @@ func serveChild(which string) error {
 	return serve(l)
 }
 
+// floor is a child that runs.
+type floor struct {
+	addr string
+	pid  int
+}
+
 // startFloor runs a floor and gives its address.
 func startFloor(b *bench, which string) (addr string, err error) {
-	self, err := os.Executable()
+	f, err := startChild(b, which)
 	if err != nil {
 		return "", err
+	}
+	return f.addr, nil
+}
+
+// startChild runs a program of this binary until the run is over.
+func startChild(b *bench, which string, env ...string) (*floor, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
 	}
 	cmd := exec.Command(self)
 	cmd.Dir, cmd.Stderr = b.dir, os.Stderr
-	cmd.Env = append(os.Environ(), childVariable+"="+which)
+	cmd.Env = append(append(os.Environ(), childVariable+"="+which), env...)
 	in, err := cmd.StdinPipe()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return "", err
+		return nil, err
 	}
 	b.later(func() error {
 		_ = in.Close() // it ends by this, and Wait tells how
@@ -87,9 +111,9 @@ func startFloor(b *bench, which string) (addr string, err error) {
 	})
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
-		return "", fmt.Errorf("floor %s: %w", which, err)
+		return nil, fmt.Errorf("floor %s: %w", which, err)
 	}
-	return strings.TrimSpace(line), nil
+	return &floor{strings.TrimSpace(line), cmd.Process.Pid}, nil
 }
 
 // tcpFloor sends back 64 bytes at a time.
@@ -266,6 +290,48 @@ func (s *floorStore) write(batch []*row) error {
 	}
 	_, err := s.conn.ExecContext(ctx, "COMMIT")
 	return err
+}
+
+// insertFloor is the same on PostgreSQL: one row in a transaction of its own,
+// over as many connections as a server of the product writes with.
+func insertFloor(l net.Listener) error {
+	ctx := context.Background()
+	config, err := pgxpool.ParseConfig(os.Getenv(databaseVariable))
+	if err != nil {
+		return err
+	}
+	config.MaxConns = 16
+	db, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	for _, q := range []string{
+		`CREATE TABLE messages (n BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id TEXT NOT NULL UNIQUE, conversation TEXT NOT NULL, seq BIGINT NOT NULL, body TEXT NOT NULL)`,
+		`CREATE INDEX messages_conversation ON messages (conversation, seq)`,
+	} {
+		if _, err := db.Exec(ctx, q); err != nil {
+			return err
+		}
+	}
+	var last atomic.Int64
+	return http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		m, err := accept(r)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		seq := last.Add(1)
+		m.ID = fmt.Sprintf("msg_%026d", seq)
+		body, err := json.Marshal(m)
+		if err == nil {
+			_, err = db.Exec(ctx, `INSERT INTO messages (id, conversation, seq, body) VALUES ($1, $2, $3, $4)`, m.ID, m.ConversationID, seq, string(body))
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		answer(w, m)
+	}))
 }
 
 func ok(http.ResponseWriter, *http.Request) {}

@@ -13,6 +13,8 @@ import (
 type sample struct {
 	rate     float64 // operations a second
 	p50, p99 time.Duration
+	all      int  // operations, with those of the warm-up
+	cost     cost // of each of them
 }
 
 // warm is the part of a step that runs before anything is counted.
@@ -24,28 +26,33 @@ func closedLoop(ctx context.Context, workers int, step time.Duration, op func(w,
 	begin := time.Now().Add(warm(step))
 	end := begin.Add(step)
 	took := make([][]time.Duration, workers)
+	all := make([]int, workers)
 	errs := make([]error, workers)
 	var running sync.WaitGroup
 	for w := range workers {
-		running.Go(func() { took[w], errs[w] = loop(ctx, begin, end, func(n int) error { return op(w, n) }) })
+		running.Go(func() { took[w], all[w], errs[w] = loop(ctx, begin, end, func(n int) error { return op(w, n) }) })
 	}
 	running.Wait()
 	if err := errors.Join(errs...); err != nil {
 		return sample{}, err
 	}
-	all := slices.Concat(took...)
-	return summarise(all, step), ctx.Err()
+	s := summarise(slices.Concat(took...), step)
+	for _, n := range all {
+		s.all += n
+	}
+	return s, ctx.Err()
 }
 
-func loop(ctx context.Context, begin, end time.Time, op func(n int) error) ([]time.Duration, error) {
-	took := make([]time.Duration, 0, 1<<14)
-	for n := 0; ; n++ {
+// loop repeats op and tells how long each took after begin, and how many there were.
+func loop(ctx context.Context, begin, end time.Time, op func(n int) error) (took []time.Duration, n int, err error) {
+	took = make([]time.Duration, 0, 1<<14)
+	for ; ; n++ {
 		start := time.Now()
 		if !start.Before(end) || ctx.Err() != nil {
-			return took, nil
+			return took, n, nil
 		}
 		if err := op(n); err != nil {
-			return nil, err
+			return nil, n, err
 		}
 		if start.After(begin) {
 			took = append(took, time.Since(start))
@@ -55,7 +62,7 @@ func loop(ctx context.Context, begin, end time.Time, op func(n int) error) ([]ti
 
 func summarise(took []time.Duration, step time.Duration) sample {
 	slices.Sort(took)
-	return sample{float64(len(took)) / step.Seconds(), quantile(took, 0.50), quantile(took, 0.99)}
+	return sample{rate: float64(len(took)) / step.Seconds(), p50: quantile(took, 0.50), p99: quantile(took, 0.99)}
 }
 
 // quantile of sorted values, 0 of none.
@@ -79,7 +86,10 @@ func median[T float64 | time.Duration](values []T) T {
 }
 
 // pool holds one connection for each worker.
-func pool(addr string, n int) ([]*conn, func() error, error) {
+func pool(addr string, n int) ([]*conn, func() error, error) { return spread([]string{addr}, n) }
+
+// spread is pool over several servers in turn.
+func spread(addrs []string, n int) ([]*conn, func() error, error) {
 	conns := make([]*conn, 0, n)
 	closeAll := func() error {
 		var errs []error
@@ -88,8 +98,8 @@ func pool(addr string, n int) ([]*conn, func() error, error) {
 		}
 		return errors.Join(errs...)
 	}
-	for range n {
-		c, err := dial(addr)
+	for i := range n {
+		c, err := dial(addrs[i%len(addrs)])
 		if err != nil {
 			return nil, nil, errors.Join(err, closeAll())
 		}
@@ -100,7 +110,12 @@ func pool(addr string, n int) ([]*conn, func() error, error) {
 
 // requests runs a closed loop of requests over n connections; pick gives worker w's n-th request.
 func requests(ctx context.Context, addr string, n, status int, step time.Duration, pick func(w, n int) []byte) (sample, error) {
-	conns, closeAll, err := pool(addr, n)
+	return requestsTo(ctx, []string{addr}, n, status, step, pick)
+}
+
+// requestsTo is requests over connections to several servers in turn.
+func requestsTo(ctx context.Context, addrs []string, n, status int, step time.Duration, pick func(w, n int) []byte) (sample, error) {
+	conns, closeAll, err := spread(addrs, n)
 	if err != nil {
 		return sample{}, err
 	}

@@ -6,6 +6,7 @@
 //	go run ./bench                     all scenarios, five rounds
 //	go run ./bench -quick              a smoke run of a minute
 //	go run ./bench -scenario turn,cold -parley ./bin/parley -out bench/RESULTS.md
+//	go run ./bench -scale              what grows: databases, servers, conversations
 package main
 
 import (
@@ -31,6 +32,10 @@ type options struct {
 	timers        int           // for the timers scenario
 	idle          time.Duration // before memory is read
 	starts        int           // cold starts a round
+	scale         bool          // the scenarios of bench/SCALE.md
+	largest       int           // conversations, and messages of one, up to which they grow
+	streams       int           // open streams
+	turns         int           // before the tables are measured
 	parley        string
 	out           string
 	date          string
@@ -62,12 +67,25 @@ var scenarios = []namedScenario{
 	{"memory", func() scenario { return &memory{} }},
 }
 
+// scaleScenarios measure what grows, and fill databases for it.
+var scaleScenarios = []namedScenario{
+	{"floors", func() scenario { return &floors{} }},
+	{"databases", func() scenario { return &databases{} }},
+	{"nodes", func() scenario { return &nodes{} }},
+	{"streams", func() scenario { return &streams{} }},
+	{"space", func() scenario { return &space{} }},
+	{"conversations", func() scenario { return &manyConversations{} }},
+	{"messages", func() scenario { return &longConversation{} }},
+}
+
 // bench is one run.
 type bench struct {
 	options
 	dir     string // on the disk that is measured
 	results results
 	server  *parley                                  // shared by the scenarios that need one
+	floors  map[string]*floor                        // that take messages, by name
+	pg      *databaseServer                          // nil until a scenario needs it
 	beside  []func(ctx context.Context, n int) error // steps that take turns with the floors at n connections
 	stop    []func() error
 }
@@ -110,7 +128,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 func parse(args []string) (*bench, []scenario, error) {
 	b := &bench{}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	names := f.String("scenario", "", "comma-separated: floors,create,turn,fanout,outside,webhooks,tags,timers,cold,memory; empty runs all")
+	wanted := f.String("scenario", "", "comma-separated: "+names(scenarios)+"; with -scale "+names(scaleScenarios)+"; empty runs all")
 	quick := f.Bool("quick", false, "one short round of everything, to see that it works")
 	f.IntVar(&b.rounds, "rounds", 5, "rounds; the medians are reported")
 	f.DurationVar(&b.step, "step", 3*time.Second, "length of one measured step")
@@ -119,6 +137,10 @@ func parse(args []string) (*bench, []scenario, error) {
 	f.IntVar(&b.timers, "timers", 100_000, "timers that are due within a second")
 	f.DurationVar(&b.idle, "idle", 60*time.Second, "pause before memory is read")
 	f.IntVar(&b.starts, "starts", 5, "cold starts in a round")
+	f.BoolVar(&b.scale, "scale", false, "measure what grows instead, on SQLite and PostgreSQL")
+	f.IntVar(&b.largest, "largest", 1_000_000, "with -scale: conversations, and messages of one, up to which they grow")
+	f.IntVar(&b.streams, "streams", 10_000, "with -scale: open streams, each a descriptor here and at the server")
+	f.IntVar(&b.turns, "turns", 20_000, "with -scale: turns before the tables are measured")
 	f.StringVar(&b.parley, "parley", "", "binary to measure; empty builds ./cmd/parley")
 	f.StringVar(&b.out, "out", "", "file that receives the report besides standard output")
 	f.StringVar(&b.date, "date", "", "date for the report")
@@ -128,24 +150,45 @@ func parse(args []string) (*bench, []scenario, error) {
 	if *quick {
 		b.rounds, b.step, b.messages, b.idle, b.starts = 1, 400*time.Millisecond, 2_000, time.Second, 2
 		b.conversations, b.timers = 10_000, 2_000
-	}
-	wanted := strings.FieldsFunc(*names, func(r rune) bool { return r == ',' || r == ' ' })
-	var chosen []scenario
-	for _, s := range scenarios {
-		// Every ratio needs the floors.
-		if len(wanted) == 0 || s.name == "floors" || slices.Contains(wanted, s.name) {
-			chosen = append(chosen, s.make())
-		}
-	}
-	for _, name := range wanted {
-		if !slices.ContainsFunc(scenarios, func(s namedScenario) bool { return s.name == name }) {
-			return nil, nil, fmt.Errorf("no scenario %q", name)
-		}
+		b.largest, b.streams, b.turns = 2_000, 500, 2_000
 	}
 	if b.rounds < 1 {
 		return nil, nil, fmt.Errorf("%d rounds measure nothing", b.rounds)
 	}
-	return b, chosen, nil
+	if b.largest < 100 || b.streams < 1 || b.turns < turnsEach {
+		return nil, nil, fmt.Errorf("-largest %d, -streams %d or -turns %d is too small to measure", b.largest, b.streams, b.turns)
+	}
+	all := scenarios
+	if b.scale {
+		all = scaleScenarios
+	}
+	chosen, err := choose(all, *wanted)
+	return b, chosen, err
+}
+
+func names(all []namedScenario) string {
+	var names []string
+	for _, s := range all {
+		names = append(names, s.name)
+	}
+	return strings.Join(names, ",")
+}
+
+// choose makes the scenarios that are named, or all. Every ratio needs the floors.
+func choose(all []namedScenario, names string) ([]scenario, error) {
+	wanted := strings.FieldsFunc(names, func(r rune) bool { return r == ',' || r == ' ' })
+	for _, name := range wanted {
+		if !slices.ContainsFunc(all, func(s namedScenario) bool { return s.name == name }) {
+			return nil, fmt.Errorf("no scenario %q", name)
+		}
+	}
+	var chosen []scenario
+	for _, s := range all {
+		if len(wanted) == 0 || s.name == "floors" || slices.Contains(wanted, s.name) {
+			chosen = append(chosen, s.make())
+		}
+	}
+	return chosen, nil
 }
 
 func (b *bench) measure(ctx context.Context, chosen []scenario) error {

@@ -14,6 +14,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -24,6 +26,8 @@ import (
 type parley struct {
 	bin, dir, addr string
 	database       string // of PostgreSQL; "" = SQLite in dir
+	wire           *floor // the NATS server between it and others; nil = it is alone
+	env            []string
 	cmd            *exec.Cmd
 	Env            struct {
 		URL       string `json:"BP_API_URL"`
@@ -62,16 +66,22 @@ func (b *bench) startOn(ctx context.Context, name, database string) (*parley, er
 		return nil, err
 	}
 	b.later(p.end)
+	return p, p.ask()
+}
+
+// ask reads what the command line says of the server.
+func (p *parley) ask() error {
 	out, err := p.command("env", "--json").Output()
 	if err != nil {
-		return nil, fmt.Errorf("parley env: %w", err)
+		return fmt.Errorf("parley env: %w", err)
 	}
-	return p, json.Unmarshal(out, &p.Env)
+	return json.Unmarshal(out, &p.Env)
 }
 
 func (p *parley) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(p.bin, args...)
 	cmd.Env = append(os.Environ(), "PARLEY_ADDR="+p.addr, "PARLEY_DATA="+p.dir, "PARLEY_DATABASE_URL="+p.database, "PARLEY_LOG_LEVEL=warn")
+	cmd.Env = append(cmd.Env, p.env...)
 	return cmd
 }
 
@@ -224,6 +234,13 @@ func (b *bot) asIntegration() http.Header {
 	return h
 }
 
+// through is the bot as it is seen at another server.
+func (b *bot) through(p *parley) *bot {
+	c := *b
+	c.p = p
+	return &c
+}
+
 // room makes a conversation of the installation and a user to write in it.
 func (b *bot) room(ctx context.Context) (user, conversation string, err error) {
 	var u struct{ User struct{ ID string } }
@@ -237,22 +254,29 @@ func (b *bot) room(ctx context.Context) (user, conversation string, err error) {
 }
 
 // guest is a chat user with a conversation of its own.
-type guest struct{ key, conversation string }
+type guest struct{ key, user, conversation string }
 
 func (b *bot) guest(ctx context.Context) (guest, error) {
-	var u struct{ Key string }
+	var u struct {
+		Key  string
+		User struct{ ID string }
+	}
 	if err := b.p.call(ctx, "POST", b.web+"/users", http.Header{}, struct{}{}, &u); err != nil {
 		return guest{}, err
 	}
 	var c struct{ Conversation struct{ ID string } }
 	err := b.p.call(ctx, "POST", b.web+"/conversations", http.Header{"X-User-Key": {u.Key}}, struct{}{}, &c)
-	return guest{u.Key, c.Conversation.ID}, err
+	return guest{u.Key, u.User.ID, c.Conversation.ID}, err
 }
 
 // say is the request that sends a text in the guest's conversation.
-func (b *bot) say(g guest, text string) []byte {
+func (b *bot) say(g guest, text string) []byte { return b.sayWith(http.Header{}, g, text) }
+
+// sayWith is say with headers.
+func (b *bot) sayWith(header http.Header, g guest, text string) []byte {
+	header.Set("X-User-Key", g.key)
 	body := fmt.Sprintf(`{"conversationId":%q,"payload":{"type":"text","text":%q}}`, g.conversation, text)
-	return format("POST", b.web+"/messages", b.p.addr, http.Header{"X-User-Key": {g.key}}, body)
+	return format("POST", b.web+"/messages", b.p.addr, header, body)
 }
 
 // listen opens the stream of the guest's conversation.
@@ -266,4 +290,27 @@ func (b *bot) listen(g guest) (*conn, error) {
 		return nil, errors.Join(err, c.close())
 	}
 	return c, nil
+}
+
+// metric reads one figure of /metrics, named with its labels.
+func (p *parley) metric(ctx context.Context, named string) (float64, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.addr+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	a, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return 0, err
+	}
+	defer a.Body.Close()
+	text, err := io.ReadAll(a.Body)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if v, ok := strings.CutPrefix(line, named+" "); ok {
+			return strconv.ParseFloat(strings.TrimSpace(v), 64)
+		}
+	}
+	return 0, fmt.Errorf("%s: no metric %s", p.addr, named)
 }

@@ -7,6 +7,6 @@ import (
 	"errors"
 )
 
-func postgres(context.Context) (url string, stop func() error, err error) {
+func postgres(context.Context, bool, ...string) (url string, stop func() error, err error) {
 	return "", nil, errors.New("it is not started on this system")
 }

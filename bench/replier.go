@@ -18,7 +18,10 @@ import (
 type replier struct {
 	self     *bot
 	address  string
+	silent   bool // it takes events and says nothing
 	answered atomic.Int64
+	to       []string // servers that take its replies in turn; empty = that of self
+	turn     atomic.Int64
 	idle     chan *conn // connections for its replies
 }
 
@@ -42,7 +45,11 @@ func newReplier(b *bench) (*replier, error) {
 func (r *replier) serve(w http.ResponseWriter, request *http.Request) {
 	body, err := io.ReadAll(request.Body)
 	if err == nil && request.Header.Get("X-Bp-Type") == "message_created" {
-		err = r.reply(body)
+		if r.silent {
+			r.answered.Add(1)
+		} else {
+			err = r.reply(body)
+		}
 	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -81,8 +88,46 @@ func (r *replier) connection() (*conn, error) {
 	case c := <-r.idle:
 		return c, nil
 	default:
+	}
+	if len(r.to) == 0 {
 		return dial(r.self.p.addr)
 	}
+	return dial(r.to[int(r.turn.Add(1))%len(r.to)])
+}
+
+// moveTo sends the replies to other servers from now on. None is under way.
+func (r *replier) moveTo(nodes []*parley) {
+	for {
+		select {
+		case c := <-r.idle:
+			_ = c.close() // its server may be gone
+		default:
+			r.to = addresses(nodes)
+			return
+		}
+	}
+}
+
+// newSilent makes a bot of p that takes events and says nothing.
+func newSilent(ctx context.Context, b *bench, p *parley) (*replier, error) {
+	r, err := newReplier(b)
+	if err != nil {
+		return nil, err
+	}
+	r.silent = true
+	r.self, err = p.newBot(ctx, r.address)
+	return r, err
+}
+
+// taken runs a step whose messages are picked one by one, until the bot has been told of all.
+func (r *replier) taken(ctx context.Context, pick func(w, i int) []byte, step func(pick func(w, i int) []byte) (sample, error)) (sample, error) {
+	var sent atomic.Int64
+	before := r.answered.Load()
+	s, err := step(func(w, i int) []byte {
+		sent.Add(1)
+		return pick(w, i)
+	})
+	return s, errors.Join(err, r.caughtUp(ctx, before+sent.Load()))
 }
 
 // caughtUp waits until n messages are answered.

@@ -6,15 +6,20 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
 
 // results are the samples of every series, one a round.
 type results struct {
-	series map[string][]sample
-	memory *memoryResult
-	timers *timersResult
+	series   map[string][]sample
+	memory   *memoryResult
+	timers   *timersResult
+	postgres string  // the version that was measured
+	resident float64 // MiB of a server of several, after its turns
+	space    map[string]*spaceResult
+	streams  *streamsResult
 }
 
 func (r *results) add(name string, s sample) {
@@ -25,6 +30,11 @@ func (r *results) add(name string, s sample) {
 }
 
 func (r *results) has(name string) bool { return len(r.series[name]) > 0 }
+
+func nodesCost(s sample) float64    { return float64(s.cost.nodes) }
+func busiestCost(s sample) float64  { return float64(s.cost.busiest) }
+func databaseCost(s sample) float64 { return float64(s.cost.database) }
+func wireCost(s sample) float64     { return float64(s.cost.wire) }
 
 func rate(s sample) float64 { return s.rate }
 func p50(s sample) float64  { return float64(s.p50) }
@@ -92,9 +102,17 @@ func (b *bench) report() string {
 	fmt.Fprintf(&w, "Rounds: %d; each step %s after its warm-up. Figures are medians of the rounds; a ratio is the median of the rounds' ratios.\n\n", b.rounds, b.step)
 	fmt.Fprintf(&w, "%s\n", machine(b.dir))
 	w.WriteString("Server, floors, bots and load generator share the machine. Floors and server are processes of their own and take turns within each round.\n")
+	b.scaleNotes(&w)
 	b.targets(&w)
 	b.creates(&w)
 	b.turnsAndFanOut(&w)
+	b.databaseTable(&w)
+	b.nodeTable(&w)
+	b.conversationTable(&w)
+	b.longTable(&w)
+	b.streamTable(&w)
+	b.spaceTable(&w)
+	b.costTable(&w)
 	b.outsideTable(&w)
 	b.webhookTable(&w)
 	b.tagTable(&w)
@@ -117,7 +135,7 @@ func (b *bench) targets(w *strings.Builder) {
 		}
 		fmt.Fprintf(w, "| %s | %.*f %s | %s %v %s | %s |\n", what, digits, got, unit, sign, limit, unit, verdict)
 	}
-	for _, t := range targets {
+	for _, t := range append(slices.Clip(targets), b.pageTargets()...) {
 		if t.measured(&b.results) {
 			row(t.what, t.figure(&b.results), t.limit, t.atMost, t.unit, t.digits)
 		}
@@ -213,6 +231,27 @@ func (b *bench) floorTable(w *strings.Builder) {
 // figures are the last three columns of every table.
 func (r *results) figures(name string) string {
 	return fmt.Sprintf("%.0f | %.3f | %.3f", r.median(name, rate), milliseconds(r.median(name, p50)), milliseconds(r.median(name, p99)))
+}
+
+// latencies are the last two of them.
+func (r *results) latencies(name string) string {
+	return fmt.Sprintf("%.3f | %.3f", milliseconds(r.median(name, p50)), milliseconds(r.median(name, p99)))
+}
+
+// micros is a CPU time in microseconds, empty where nobody has spent any.
+func (r *results) micros(name string, of func(sample) float64) string {
+	if v := r.median(name, of); v > 0 {
+		return fmt.Sprintf("%.0f", v/1000)
+	}
+	return ""
+}
+
+// ratioText is ratio, empty where there is nothing to compare with.
+func (r *results) ratioText(name, floor string, of func(sample) float64) string {
+	if v := r.ratio(name, floor, of); v > 0 {
+		return fmt.Sprintf("%.2f", v)
+	}
+	return ""
 }
 
 // machine says on what the figures were made.

@@ -55,7 +55,7 @@ func (s *tags) prepare(ctx context.Context, b *bench) error {
 	if err := s.add(ctx, b, "SQLite", ""); err != nil {
 		return err
 	}
-	url, stop, err := postgres(ctx)
+	url, stop, err := postgres(ctx, false)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench: tags without PostgreSQL:", err)
 		return nil

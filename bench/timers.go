@@ -166,7 +166,7 @@ func (b *bench) readTimers(q sqldb.Q, begin time.Time) error {
 	}
 	slices.Sort(late)
 	took := max(time.Duration(end-begin.UnixMilli())*time.Millisecond, time.Millisecond)
-	b.results.add("timers", sample{float64(len(late)) / took.Seconds(), quantile(late, 0.50), quantile(late, 0.99)})
+	b.results.add("timers", sample{rate: float64(len(late)) / took.Seconds(), p50: quantile(late, 0.50), p99: quantile(late, 0.99)})
 	b.results.timers = r
 	if r.fired != r.scheduled || r.twice > 0 || r.left > 0 {
 		return fmt.Errorf("of %d timers %d fired, %d more than once, and %d are left", r.scheduled, r.fired, r.twice, r.left)

@@ -65,7 +65,9 @@ var layers = []struct{ dir, may string }{
 	{"internal/sqldb/sqldbtest", "schema sqldb sqldb/sqldbtest/pgserver"},
 	{"internal/sqldb/sqldbtest/pgserver", ""},
 	{"internal/sqldb/sqldbtest/pgcluster", "sqldb/sqldbtest/pgserver"},
-	{"bench", "kernel sqldb/sqldbtest/pgserver"},
+	{"bench", "kernel bus/natstest costs sqldb/sqldbtest/pgserver"},
+	{"bench/costs", ""},
+	{"bench/sizing", "costs"},
 	{"internal/powertest", ""},
 	{"internal/parleytest", "bus/natstest sqldb/sqldbtest"},
 	{"conformance", "kernel"},
@@ -78,11 +80,12 @@ var groups = map[string]string{
 	"modules": "internal/workspace internal/bot internal/catalog internal/messaging",
 	"builtin": "internal/builtin/chatapi internal/builtin/messagingapi internal/builtin/echobot",
 	"spec":    "spec",
+	"costs":   "bench/costs",
 }
 
 // confined third-party packages, and the only places that may import them.
 var confined = []struct{ imports, dirs, why string }{
-	{"github.com/jackc/pgx", "internal/sqldb", "SQL text and driver errors stay in one package"},
+	{"github.com/jackc/pgx", "internal/sqldb bench", "SQL text and driver errors stay in one package"},
 	{"modernc.org/sqlite", "internal/sqldb bench", "SQL text and driver errors stay in one package"},
 	{"github.com/nats-io", "internal/bus internal/bus/natstest", "the bus is the only thing that differs between one node and many"},
 	{"github.com/golang-jwt", "internal/auth", "credentials are checked in one place"},

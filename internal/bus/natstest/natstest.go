@@ -1,4 +1,4 @@
-// Package natstest runs a NATS server inside a test.
+// Package natstest runs a NATS server inside a test, or inside a program that measures.
 package natstest
 
 import (
@@ -22,28 +22,34 @@ type Server struct {
 // Start runs a server until the test ends.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	s := &Server{port: freePort(t)}
-	if err := s.Run(); err != nil {
+	s, err := New()
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Stop)
 	return s
 }
 
+// New runs a server until it is stopped.
+func New() (*Server, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{port: port}
+	return s, s.Run()
+}
+
 // freePort finds a port that is free now, below those that others are given
 // while the server does not run.
-func freePort(t testing.TB) int {
-	t.Helper()
+func freePort() (int, error) {
 	for {
 		port := 15_000 + rand.IntN(15_000)
 		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err != nil {
 			continue
 		}
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return port
+		return port, l.Close()
 	}
 }
 

@@ -53,7 +53,10 @@ func Child() {
 // Spawn runs a server until the test ends.
 func Spawn(t testing.TB) *Process {
 	t.Helper()
-	port := freePort(t)
+	port, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
 	p := &Process{port: port, URL: "nats://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
 	if err := p.Run(); err != nil {
 		t.Fatal(err)

@@ -36,6 +36,8 @@ type Options struct {
 	Dir string
 	// FSync has the server sync what it acknowledges.
 	FSync bool
+	// Settings, each NAME=VALUE, overrule those that it is given here.
+	Settings []string
 }
 
 // Server is a PostgreSQL server that runs, unless it was killed.
@@ -213,11 +215,11 @@ func (s *Server) args(name string) []string {
 		fsync = "on"
 	}
 	args := []string{filepath.Join(s.bin, "postgres"), "-D", s.opt.Dir}
-	for _, c := range []string{
+	for _, c := range append([]string{
 		"listen_addresses=127.0.0.1", "port=" + strconv.Itoa(s.port), "unix_socket_directories=", "cluster_name=" + name,
 		"fsync=" + fsync, "full_page_writes=" + fsync, "wal_level=minimal", "max_wal_senders=0",
 		"max_connections=400", "max_locks_per_transaction=256", "log_min_messages=fatal",
-	} {
+	}, s.opt.Settings...) { // of a setting that is given twice the last counts
 		args = append(args, "-c", c)
 	}
 	return args
