@@ -123,6 +123,8 @@ func (b *recorder) heard(conversation string) []string {
 const (
 	// noted is how long after a try its outcome is on the disk, on a machine at its limit.
 	noted = 10 * time.Second
+	// late is how long after the end of a server the bot may get what it sent, there.
+	late = 2 * time.Second
 	// unnoted is how many outcomes of a lane may wait for that, and the try in hand.
 	unnoted = 64 + 1
 )
@@ -143,7 +145,7 @@ func (b *recorder) again(t *testing.T, kills []time.Time) (n int) {
 			}
 			n++
 			kill := slices.IndexFunc(kills, func(k time.Time) bool {
-				return !k.Before(before.began) && k.Before(this.began) && (before.ended.IsZero() || k.Before(before.ended.Add(noted)))
+				return k.After(before.began.Add(-late)) && k.Before(this.began) && (before.ended.IsZero() || k.Before(before.ended.Add(noted)))
 			})
 			if kill < 0 {
 				t.Errorf("message %s was accepted at %v and came again at %v, and no server was killed in between; kills: %v", message, before.ended, this.began, kills)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -206,6 +207,20 @@ func admin(url, statement string) error {
 		return err
 	}
 	defer c.Close(ctx)
-	_, err = c.Exec(ctx, statement)
+	// Dropping a schema locks its tables one by one; what cleans tables up or makes an
+	// index in another schema may stand in the way both before and behind it.
+	for range 5 {
+		if _, err = c.Exec(ctx, statement); !deadlocked(err) {
+			break
+		}
+	}
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Detail != "" {
+		return fmt.Errorf("%w: %s", err, e.Detail)
+	}
 	return err
+}
+
+func deadlocked(err error) bool {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && e.Code == "40P01"
 }
