@@ -24,7 +24,10 @@ import (
 // the listeners have gone everybody is served again.
 func TestDescriptors(t *testing.T) {
 	parleytest.Each(t, func(t *testing.T, s *parleytest.Setup) {
-		const limit = 400
+		limit := 240
+		if long() {
+			limit = 400
+		}
 		for _, node := range s.Nodes {
 			node.End()
 			node.Bin = limited(t, node.Bin, limit)
