@@ -83,7 +83,7 @@ func (e *Engine) write(tx *sqldb.Tx, p *pass) error {
 			return err
 		}
 		if t := n.try; t != nil {
-			if _, err := tx.Exec(tryoutSQL, n.work.ID, n.work.Attempt, p.endpoint, t.class.String(), t.status, t.reason, t.started, t.took.Milliseconds(), t.response, t.responseType); err != nil {
+			if err := tx.Send(tryoutSQL, n.work.ID, n.work.Attempt, p.endpoint, t.class.String(), t.status, t.reason, t.started, t.took.Milliseconds(), t.response, t.responseType); err != nil {
 				return err
 			}
 		}
@@ -141,12 +141,10 @@ func (e *Engine) part(tx *sqldb.Tx, p *pass) error {
 		return nil
 	case p.leave != stay && !p.back:
 		p.gone = true
-		_, err := tx.Exec(leaveSQL, p.due, p.position, p.key)
-		return err
+		return tx.Send(leaveSQL, p.due, p.position, p.key)
 	case p.until-now < renewBelow.Milliseconds():
 		p.until = now + term.Milliseconds()
-		_, err := tx.Exec(extendSQL, p.until, p.position, p.key)
-		return err
+		return tx.Send(extendSQL, p.until, p.position, p.key)
 	}
 	return nil
 }

@@ -100,10 +100,9 @@ func (s *Service) addEvent(tx *sqldb.Tx, e *Event) error {
 	default:
 		e.LaneSeq = 1
 	}
-	_, err := tx.Exec(`INSERT INTO events (id, bot_id, installation_id, type, payload, conversation_id, user_id, message_id, workflow_id, status, failure_reason, lane, lane_seq, attempts, created_at, replies_from)
+	return tx.Send(`INSERT INTO events (id, bot_id, installation_id, type, payload, conversation_id, user_id, message_id, workflow_id, status, failure_reason, lane, lane_seq, attempts, created_at, replies_from)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0, $14, $15)`,
 		e.ID, e.BotID, e.InstallationID, e.BareType, string(e.Payload), e.ConversationID, e.UserID, e.MessageID, e.WorkflowID, e.Status, e.Reason, e.Lane, e.LaneSeq, int64(e.CreatedAt), e.RepliesFrom)
-	return err
 }
 
 // Event reads one event the caller may see; what is missing is a client's error.

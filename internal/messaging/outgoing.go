@@ -291,9 +291,8 @@ func (s Source) doneOutgoing(tx *sqldb.Tx, w *delivery.Work, o delivery.Outcome)
 	if o.Status != delivery.Pending {
 		doneAt = s.now()
 	}
-	_, err := tx.Exec("UPDATE outbox SET status = $1, failure_reason = $2, attempts = $3, done_at = $4, dead = $5 WHERE id = $6 AND status = 'pending'",
+	return tx.Send("UPDATE outbox SET status = $1, failure_reason = $2, attempts = $3, done_at = $4, dead = $5 WHERE id = $6 AND status = 'pending'",
 		string(o.Status), o.Reason, int64(o.Attempts), doneAt, o.Dead, w.ID)
-	return err
 }
 
 // isOutgoing tells the lanes of installations from those of bots.

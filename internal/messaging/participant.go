@@ -52,7 +52,7 @@ func (s *Service) join(tx *sqldb.Tx, h head, userID string) (head, error) {
 	if err != nil || n == 0 {
 		return h, err
 	}
-	if _, err := tx.Exec("UPDATE conversation_heads SET signal_pos = signal_pos + 1 WHERE conversation_id = $1", h.conversationID); err != nil {
+	if err := tx.Send("UPDATE conversation_heads SET signal_pos = signal_pos + 1 WHERE conversation_id = $1", h.conversationID); err != nil {
 		return h, err
 	}
 	h.pos++

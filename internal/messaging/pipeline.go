@@ -98,7 +98,7 @@ func (s *Service) AddMessage(tx *sqldb.Tx, c Caller, in NewMessage) (*Message, e
 	if in.promised != nil {
 		m.ID = in.promised.ID
 	}
-	if _, err := tx.Exec(`INSERT INTO messages (id, bot_id, installation_id, conversation_id, user_id, direction, type, payload, tags, origin, seq, signal_pos, created_at, updated_at)
+	if err := tx.Send(`INSERT INTO messages (id, bot_id, installation_id, conversation_id, user_id, direction, type, payload, tags, origin, seq, signal_pos, created_at, updated_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
 		m.ID, m.BotID, m.InstallationID, m.ConversationID, m.UserID, m.Direction, m.Type, string(m.Payload), encodeTags(set), m.Origin, m.Seq, m.Pos,
 		int64(m.CreatedAt), int64(m.UpdatedAt)); err != nil {

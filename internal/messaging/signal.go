@@ -106,7 +106,7 @@ func (s *Service) signalStream(tx *sqldb.Tx, h head, stream, typ string, data an
 		return err
 	}
 	g := &Signal{ConversationID: h.conversationID, InstallationID: h.installationID, BotID: h.botID, Pos: h.pos, Type: typ, At: api.Time(s.now()), Message: m, Data: b}
-	if _, err := tx.Exec("INSERT INTO signals (conversation_id, pos, type, data, created_at, stream) VALUES ($1, $2, $3, $4, $5, $6)",
+	if err := tx.Send("INSERT INTO signals (conversation_id, pos, type, data, created_at, stream) VALUES ($1, $2, $3, $4, $5, $6)",
 		h.conversationID, h.pos, typ, string(b), int64(g.At), stream); err != nil {
 		return err
 	}

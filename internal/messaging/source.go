@@ -126,7 +126,7 @@ func (s Source) Done(tx *sqldb.Tx, w *delivery.Work, o delivery.Outcome) error {
 	}
 	h := w.Ref.(*inHand)
 	if o.Dead {
-		if _, err := tx.Exec("UPDATE events SET dead = TRUE WHERE bot_id = $1 AND id = $2 AND status = 'pending'", h.botID, w.ID); err != nil {
+		if err := tx.Send("UPDATE events SET dead = TRUE WHERE bot_id = $1 AND id = $2 AND status = 'pending'", h.botID, w.ID); err != nil {
 			return err
 		}
 	}

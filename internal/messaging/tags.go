@@ -54,7 +54,7 @@ func writeTags(tx *sqldb.Tx, e entity, before, after tag.Set) error {
 			if after[owner][k] == v {
 				continue
 			}
-			if _, err := tx.Exec(`DELETE FROM tags WHERE bot_id = $1 AND kind = $2 AND owner = $3 AND key = $4 AND value = $5 AND created_at = $6 AND entity = $7`,
+			if err := tx.Send(`DELETE FROM tags WHERE bot_id = $1 AND kind = $2 AND owner = $3 AND key = $4 AND value = $5 AND created_at = $6 AND entity = $7`,
 				e.bot, e.kind, owner, k, indexed(v), e.at, e.id); err != nil {
 				return err
 			}
@@ -65,7 +65,7 @@ func writeTags(tx *sqldb.Tx, e entity, before, after tag.Set) error {
 			if before[owner][k] == v {
 				continue
 			}
-			if _, err := tx.Exec(`INSERT INTO tags (bot_id, kind, owner, key, value, created_at, entity) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+			if err := tx.Send(`INSERT INTO tags (bot_id, kind, owner, key, value, created_at, entity) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 				e.bot, e.kind, owner, k, indexed(v), e.at, e.id); err != nil {
 				return err
 			}

@@ -255,6 +255,5 @@ func (k *Key) keep(tx *sqldb.Tx, answer []byte) error {
 	if len(answer) > MaxAnswer {
 		return nil
 	}
-	_, err := tx.Exec("UPDATE idempotency SET answer = $1 WHERE scope = $2 AND key = $3", k.seal(answer), k.Scope, k.Text)
-	return err
+	return tx.Send("UPDATE idempotency SET answer = $1 WHERE scope = $2 AND key = $3", k.seal(answer), k.Scope, k.Text)
 }

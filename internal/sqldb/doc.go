@@ -32,6 +32,10 @@
 // all; a failed sync ends the process, because the system may have dropped the
 // pages and would report the next sync as good.
 //
+// On PostgreSQL each statement goes to the server and back while the transaction
+// holds its locks. BEGIN goes with the first, and what Send takes with the next one
+// or with COMMIT.
+//
 // On PostgreSQL a closure is run again, up to three times, when the server
 // chose it to give way (40001, 40P01) or the connection broke before the commit.
 //

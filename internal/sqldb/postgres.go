@@ -273,6 +273,7 @@ func (p *postgres) once(ctx context.Context, conns *pgxpool.Pool, fn func(tx *Tx
 			}
 			return nil, &doubtError{err}
 		}
+		q.rollback() // where something that was sent has failed before the commit
 		return nil, err
 	}
 	p.count.batches.Add(1)

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -37,87 +38,132 @@ func (r pgReader) Query(query string, args ...any) (*Rows, error) {
 }
 
 // pgTx runs the statements of one transaction. BEGIN travels with the first of
-// them: a transaction is a few short statements, and each way to the server and
-// back counts.
+// them, and what was sent with the next: a transaction is a few short statements,
+// and each way to the server and back counts.
 type pgTx struct {
 	p     *postgres
 	ctx   context.Context
 	conn  *pgx.Conn
 	begun bool
+	sent  []statement
+}
+
+type statement struct {
+	query string
+	vals  []any
 }
 
 func (q *pgTx) tx() *Tx {
-	return &Tx{q: q, lock: func(key int64) error {
-		_, err := q.Exec("SELECT pg_advisory_xact_lock($1)", key)
-		return err
-	}}
+	return &Tx{
+		q: q,
+		lock: func(key int64) error {
+			_, err := q.Exec("SELECT pg_advisory_xact_lock($1)", key)
+			return err
+		},
+		send: func(query string, args ...any) error {
+			s, err := q.statement(query, args)
+			if err == nil {
+				q.sent = append(q.sent, s)
+			}
+			return err
+		},
+	}
+}
+
+func (q *pgTx) statement(query string, args []any) (statement, error) {
+	vals, err := plainAll(args)
+	return statement{q.p.texts.text(Postgres, query), vals}, err
 }
 
 // Exec implements Q.
 func (q *pgTx) Exec(query string, args ...any) (int64, error) {
-	vals, err := plainAll(args)
+	s, err := q.statement(query, args)
 	if err != nil {
 		return 0, err
 	}
-	var tag pgconn.CommandTag
-	if query = q.p.texts.text(Postgres, query); q.begun {
-		tag, err = q.conn.Exec(q.ctx, query, vals...)
-	} else {
-		results := q.begin(query, vals)
-		if _, err = results.Exec(); err == nil {
-			tag, err = results.Exec()
-		}
-		err = cmp.Or(err, results.Close())
-	}
+	tag, err := q.exec(s)
 	if err != nil || tag.Select() {
-		return 0, pgError(err)
+		return 0, err
 	}
 	return tag.RowsAffected(), nil
 }
 
+func (q *pgTx) exec(s statement) (pgconn.CommandTag, error) {
+	if q.begun && len(q.sent) == 0 {
+		tag, err := q.conn.Exec(q.ctx, s.query, s.vals...)
+		return tag, pgError(err)
+	}
+	results, err := q.batch(s)
+	if err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	tag, err := results.Exec()
+	return tag, pgError(cmp.Or(err, results.Close()))
+}
+
 // Query implements Q.
 func (q *pgTx) Query(query string, args ...any) (*Rows, error) {
-	vals, err := plainAll(args)
+	s, err := q.statement(query, args)
 	if err != nil {
 		return nil, err
 	}
-	if query = q.p.texts.text(Postgres, query); q.begun {
-		rows, err := q.conn.Query(q.ctx, query, vals...)
+	if q.begun && len(q.sent) == 0 {
+		rows, err := q.conn.Query(q.ctx, s.query, s.vals...)
 		return pgRows(rows, nil, err)
 	}
-	results := q.begin(query, vals)
-	if _, err := results.Exec(); err != nil {
-		return nil, pgError(cmp.Or(err, results.Close()))
+	results, err := q.batch(s)
+	if err != nil {
+		return nil, err
 	}
 	rows, err := results.Query()
 	return pgRows(rows, results, err)
 }
 
-func (q *pgTx) begin(query string, vals []any) pgx.BatchResults {
-	q.begun = true
+// batch sends what has waited and statements behind it, whose results are next in
+// what it returns: the others have been well.
+func (q *pgTx) batch(then ...statement) (pgx.BatchResults, error) {
 	var b pgx.Batch
-	b.Queue("begin")
-	b.Queue(query, vals...)
-	return q.conn.SendBatch(q.ctx, &b)
+	var before []statement
+	if !q.begun {
+		before = append(before, statement{query: "begin"})
+	}
+	before = append(before, q.sent...)
+	q.begun, q.sent = true, nil
+	for _, s := range slices.Concat(before, then) {
+		b.Queue(s.query, s.vals...)
+	}
+	results := q.conn.SendBatch(q.ctx, &b)
+	for _, s := range before {
+		if _, err := results.Exec(); err != nil {
+			return nil, &sentError{inQuery(pgError(cmp.Or(err, results.Close())), s.query)}
+		}
+	}
+	return results, nil
 }
 
+// sentError is the error of a statement that was sent before, and names it.
+type sentError struct{ err error }
+
+func (e *sentError) Error() string { return e.err.Error() }
+func (e *sentError) Unwrap() error { return e.err }
+
 func (q *pgTx) commit() error {
-	if !q.begun {
+	if !q.begun && len(q.sent) == 0 {
 		return nil
 	}
-	tag, err := q.conn.Exec(q.ctx, "commit")
+	tag, err := q.exec(statement{query: "commit"})
 	if gaveWay(err) {
 		return &lostError{err}
 	}
 	if err == nil && tag.String() != "COMMIT" {
 		err = pgx.ErrTxCommitRollback
 	}
-	return pgError(err)
+	return err
 }
 
 // rollback leaves a connection that can be used again or is closed.
 func (q *pgTx) rollback() {
-	if !q.begun || q.conn.IsClosed() {
+	if !q.begun || q.conn.IsClosed() || q.conn.PgConn().TxStatus() == outside {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(q.ctx), txTimeout)
@@ -129,9 +175,14 @@ func (q *pgTx) rollback() {
 
 // script runs a text of several statements.
 func (q *pgTx) script(text string) error {
-	if !q.begun {
-		q.begun = true
-		text = "begin;\n" + text
+	if !q.begun || len(q.sent) > 0 {
+		results, err := q.batch()
+		if err != nil {
+			return err
+		}
+		if err := results.Close(); err != nil {
+			return pgError(err)
+		}
 	}
 	_, err := q.conn.PgConn().Exec(q.ctx, text).ReadAll()
 	return pgError(err)
@@ -151,6 +202,9 @@ func pgRows(rows pgx.Rows, results pgx.BatchResults, err error) (*Rows, error) {
 	}
 	return nil, pgError(err)
 }
+
+// outside is how the server says that a connection is in no transaction.
+const outside = 'I'
 
 func plainAll(args []any) ([]any, error) {
 	out := make([]any, len(args))

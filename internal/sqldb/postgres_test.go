@@ -253,24 +253,30 @@ func TestPostgresCommitInDoubt(t *testing.T) {
 	t.Parallel()
 	sqldbtest.Forgetting(t, func(t *testing.T, db *sqldb.DB, f *sqldbtest.Forgetful) {
 		do(t, db, "CREATE TABLE doubtful (k TEXT)")
-		var after, doubt int
-		write := func() error {
-			return db.Write(t.Context(), func(tx *sqldb.Tx) error {
-				tx.AfterCommit(func() { after++ })
-				tx.InDoubt(func() { doubt++ })
-				_, err := tx.Exec("INSERT INTO doubtful (k) VALUES ('a')")
-				return err
-			})
-		}
-		f.ForgetNextCommit()
-		if err := write(); err == nil || after != 0 || doubt != 1 {
-			t.Errorf("got %v, AfterCommit ran %d times, InDoubt %d times; want an error, 0, 1", err, after, doubt)
-		}
-		if err := write(); err != nil || after != 1 || doubt != 1 {
-			t.Errorf("then got %v, AfterCommit ran %d times, InDoubt %d times; want nil, 1, 1", err, after, doubt)
-		}
-		if n, err := sqldb.Scalar[int](db.Reader(t.Context()), "SELECT count(*) FROM doubtful"); n != 2 || err != nil {
-			t.Errorf("%d rows, %v; want both", n, err)
+		const query = "INSERT INTO doubtful (k) VALUES ('a')"
+		for way, insert := range map[string]func(tx *sqldb.Tx) error{
+			"before the commit":    func(tx *sqldb.Tx) error { _, err := tx.Exec(query); return err },
+			"together with commit": func(tx *sqldb.Tx) error { return tx.Send(query) },
+		} {
+			var after, doubt int
+			write := func() error {
+				return db.Write(t.Context(), func(tx *sqldb.Tx) error {
+					tx.AfterCommit(func() { after++ })
+					tx.InDoubt(func() { doubt++ })
+					return insert(tx)
+				})
+			}
+			f.ForgetNextCommit()
+			if err := write(); err == nil || after != 0 || doubt != 1 {
+				t.Errorf("%s: got %v, AfterCommit ran %d times, InDoubt %d times; want an error, 0, 1", way, err, after, doubt)
+			}
+			if err := write(); err != nil || after != 1 || doubt != 1 {
+				t.Errorf("%s: then got %v, AfterCommit ran %d times, InDoubt %d times; want nil, 1, 1", way, err, after, doubt)
+			}
+			if n, err := sqldb.Scalar[int](db.Reader(t.Context()), "SELECT count(*) FROM doubtful"); n != 2 || err != nil {
+				t.Errorf("%s: %d rows, %v; want both", way, n, err)
+			}
+			do(t, db, "DELETE FROM doubtful")
 		}
 	})
 }

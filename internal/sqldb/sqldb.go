@@ -63,6 +63,9 @@ func inQuery(err error, query string) error {
 	if err == nil {
 		return nil
 	}
+	if _, another := errors.AsType[*sentError](err); another {
+		return err
+	}
 	query = strings.Join(strings.Fields(query), " ")
 	if len(query) > 100 {
 		query = query[:100] + "…"

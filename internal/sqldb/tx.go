@@ -16,7 +16,8 @@ import (
 // the closure returns. The rows of a query are closed before the next statement.
 type Tx struct {
 	q      Q
-	lock   func(key int64) error // nil where writers are alone anyway
+	lock   func(key int64) error                 // nil where writers are alone anyway
+	send   func(query string, args ...any) error // nil where a statement has no way to go
 	after  []func()
 	doubt  []func()
 	rows   *Rows // of the last query
@@ -48,6 +49,20 @@ func (tx *Tx) Query(query string, args ...any) (*Rows, error) {
 	}
 	rows.tx, tx.rows = tx, rows
 	return rows, nil
+}
+
+// Send is Exec for a statement of which only the failure matters. Where the
+// database is behind a network it travels with the next statement or with the
+// commit, and fails there.
+func (tx *Tx) Send(query string, args ...any) error {
+	if tx.send == nil {
+		_, err := tx.Exec(query, args...)
+		return err
+	}
+	if err := tx.ready(); err != nil {
+		return err
+	}
+	return tx.fail(inQuery(tx.send(query, args...), query))
 }
 
 func (tx *Tx) ready() error {

@@ -248,6 +248,81 @@ func TestTransactionRules(t *testing.T) {
 	})
 }
 
+// What is sent is there for the statements behind it and for the commit, in its
+// order, and one of it that fails takes everything with it, wherever that is found.
+func TestSend(t *testing.T) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		do(t, db, counters)
+		send := func(tx *sqldb.Tx, k string, n int) error {
+			return tx.Send("INSERT INTO counters (k, n) VALUES ($1, $2)", k, n)
+		}
+		add := func(tx *sqldb.Tx, k string, n int) error {
+			return tx.Send("UPDATE counters SET n = n + $1 WHERE k = $2", n, k)
+		}
+		for name, c := range map[string]struct {
+			want int // the sum of what is there afterwards, -1 = a unique violation and nothing
+			fn   func(tx *sqldb.Tx) error
+		}{
+			"alone":           {1, func(tx *sqldb.Tx) error { return send(tx, "a", 1) }},
+			"nothing behind":  {111, func(tx *sqldb.Tx) error { return errors.Join(send(tx, "a", 1), send(tx, "b", 10), add(tx, "b", 100)) }},
+			"behind a change": {12, func(tx *sqldb.Tx) error { return errors.Join(insert("a", 2)(tx), add(tx, "a", 10)) }},
+			"before a change": {12, func(tx *sqldb.Tx) error { return errors.Join(send(tx, "a", 2), insert("b", 10)(tx)) }},
+			"before a read": {13, func(tx *sqldb.Tx) error {
+				err := errors.Join(send(tx, "a", 3), add(tx, "a", 10))
+				if n, failed := sqldb.Scalar[int](tx, "SELECT n FROM counters WHERE k = 'a'"); n != 13 || failed != nil {
+					t.Errorf("the read sees %d, %v; want 13", n, failed)
+				}
+				return err
+			}},
+			"before a lock": {4, func(tx *sqldb.Tx) error { return errors.Join(send(tx, "a", 4), tx.LockKey("x")) }},
+			"twice, found at the commit": {-1, func(tx *sqldb.Tx) error {
+				_ = insert("b", 1)(tx)
+				_, _ = send(tx, "a", 1), send(tx, "a", 2)
+				return nil
+			}},
+			"twice, found at a read": {-1, func(tx *sqldb.Tx) error {
+				_, _ = send(tx, "a", 1), send(tx, "a", 2)
+				if _, err := sqldb.Scalar[int](tx, "SELECT count(*) FROM counters"); !sqldb.IsUnique(err) || strings.Contains(err.Error(), "SELECT") {
+					t.Errorf("the read fails with %v, want a unique violation in the insert", err)
+				}
+				return nil
+			}},
+			"twice, found at a change": {-1, func(tx *sqldb.Tx) error {
+				_, _ = send(tx, "a", 1), send(tx, "a", 2)
+				if err := insert("b", 1)(tx); !sqldb.IsUnique(err) {
+					t.Errorf("the change fails with %v, want a unique violation", err)
+				}
+				return nil
+			}},
+		} {
+			after := 0
+			err := db.Write(t.Context(), func(tx *sqldb.Tx) error {
+				tx.AfterCommit(func() { after++ })
+				return c.fn(tx)
+			})
+			sum, read := sqldb.Scalar[int](db.Reader(t.Context()), "SELECT coalesce(sum(n), 0) FROM counters")
+			switch {
+			case read != nil:
+				t.Errorf("%s: %v", name, read)
+			case c.want >= 0 && (err != nil || sum != c.want || after != 1):
+				t.Errorf("%s: %v, %d, AfterCommit ran %d times; want nil, %d, 1", name, err, sum, after, c.want)
+			case c.want < 0 && (!sqldb.IsUnique(err) || !strings.Contains(err.Error(), "INSERT INTO counters") || sum != 0 || after != 0):
+				t.Errorf("%s: %v, %d, AfterCommit ran %d times; want a unique violation, 0, 0", name, err, sum, after)
+			}
+			do(t, db, "DELETE FROM counters")
+		}
+		if err := db.Write(t.Context(), func(tx *sqldb.Tx) error { return send(tx, "a\x00b", 1) }); !errors.Is(err, sqldb.ErrText) {
+			t.Errorf("a zero byte: got %v, want ErrText", err)
+		}
+		var kept *sqldb.Tx
+		_ = db.Write(t.Context(), func(tx *sqldb.Tx) error { kept = tx; return errRollback })
+		if err := send(kept, "a", 1); err == nil {
+			t.Error("a transaction that is over took a statement")
+		}
+	})
+}
+
 func TestReaderCannotWrite(t *testing.T) {
 	t.Parallel()
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
