@@ -21,7 +21,7 @@ build: ## build bin/parley
 run: ## start a development server, as the README does
 	$(GO) run ./cmd/parley dev
 
-test: lint ## everything: Go on SQLite and PostgreSQL with the race detector, and the conformance suite
+test: lint ## everything: Go on SQLite and PostgreSQL with the race detector, and the suites that start servers
 	@.ci/need curl postgres node fuse
 	$(CLUSTER) $(GO) test $(RACE) $(TESTS) $(UNITS)
 	$(CLUSTER) $(GO) test $(TESTS) $$($(GO) list ./... | grep $(SUITES))

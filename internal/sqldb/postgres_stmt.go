@@ -123,17 +123,21 @@ func (q *pgTx) Query(query string, args ...any) (*Rows, error) {
 // what it returns: the others have been well.
 func (q *pgTx) batch(then ...statement) (pgx.BatchResults, error) {
 	var b pgx.Batch
-	var before []statement
-	if !q.begun {
-		before = append(before, statement{query: "begin"})
-	}
-	before = append(before, q.sent...)
+	sent, begun := q.sent, q.begun
 	q.begun, q.sent = true, nil
-	for _, s := range slices.Concat(before, then) {
+	if !begun {
+		b.Queue("begin")
+	}
+	for _, s := range slices.Concat(sent, then) {
 		b.Queue(s.query, s.vals...)
 	}
 	results := q.conn.SendBatch(q.ctx, &b)
-	for _, s := range before {
+	if !begun {
+		if _, err := results.Exec(); err != nil {
+			return nil, pgError(cmp.Or(err, results.Close()))
+		}
+	}
+	for _, s := range sent {
 		if _, err := results.Exec(); err != nil {
 			return nil, &sentError{inQuery(pgError(cmp.Or(err, results.Close())), s.query)}
 		}

@@ -63,12 +63,12 @@ func inQuery(err error, query string) error {
 	if err == nil {
 		return nil
 	}
-	if _, another := errors.AsType[*sentError](err); another {
-		return err
-	}
 	query = strings.Join(strings.Fields(query), " ")
 	if len(query) > 100 {
 		query = query[:100] + "…"
+	}
+	if _, another := errors.AsType[*sentError](err); another {
+		return fmt.Errorf("%w, sent before %q", err, query)
 	}
 	return fmt.Errorf("%w in %q", err, query)
 }

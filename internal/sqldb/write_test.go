@@ -283,7 +283,7 @@ func TestSend(t *testing.T) {
 			}},
 			"twice, found at a read": {-1, func(tx *sqldb.Tx) error {
 				passOver(send(tx, "a", 1), send(tx, "a", 2))
-				if _, err := sqldb.Scalar[int](tx, "SELECT count(*) FROM counters"); !sqldb.IsUnique(err) || strings.Contains(err.Error(), "SELECT") {
+				if _, err := sqldb.Scalar[int](tx, "SELECT count(*) FROM counters"); !sqldb.IsUnique(err) || strings.Contains(err.Error(), `in "SELECT`) {
 					t.Errorf("the read fails with %v, want a unique violation in the insert", err)
 				}
 				return nil
@@ -311,6 +311,9 @@ func TestSend(t *testing.T) {
 				t.Errorf("%s: %v, %d, AfterCommit ran %d times; want a unique violation, 0, 0", name, err, sum, after)
 			}
 			do(t, db, "DELETE FROM counters")
+		}
+		if err := db.Write(t.Context(), func(tx *sqldb.Tx) error { _, err := tx.Exec("SELECT nonsense"); return err }); err == nil || !strings.Contains(err.Error(), `in "SELECT nonsense"`) {
+			t.Errorf("a first statement that is wrong: got %v, want it to be named", err)
 		}
 		if err := db.Write(t.Context(), func(tx *sqldb.Tx) error { return send(tx, "a\x00b", 1) }); !errors.Is(err, sqldb.ErrText) {
 			t.Errorf("a zero byte: got %v, want ErrText", err)
